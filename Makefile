@@ -1,0 +1,27 @@
+# `make` alone tells what there is.
+.PHONY: help setup demo test check bench clean
+.DEFAULT_GOAL := help
+
+help: ## say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## install everything into .venv; quick when that is done already
+	@deploy/setup
+
+demo: setup ## show CNM at work
+	@.venv/bin/cnm demo
+
+test: setup ## run all tests, the fast ones first (make test ARGS="-k pool")
+	@.venv/bin/python -m pytest $(ARGS)
+
+check: setup ## lint, format, types, and who may import whom
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+
+bench: setup ## measure; see bench/
+	@.venv/bin/python -m bench $(ARGS)
+
+clean: ## remove what setup and the tools made
+	rm -rf .venv .uv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,73 @@
+"""Runs an installation: takes the lock, prepares the servers and workers, and supervises them until told to stop."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from cnm_cli.client import Readiness, without_password
+from cnm_cli.embedded import LOOPBACK, free_port, nats_program, redis_program
+from cnm_cli.runtime import Instance, exclusive, write_instance
+from cnm_cli.settings import Settings
+from cnm_cli.supervisor import Program, end_leftovers, supervise
+from cnm_cli.workers import WORKERS, worker_stages
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+async def serve(
+    settings: Settings, *, nats_port: int, timeout_s: float, announce: Callable[[str], None], to_terminal: bool
+) -> None:
+    """Run until a signal asks to stop; ``announce`` gets one line when all is ready.
+
+    Raises:
+        CnmError: another instance runs, or something did not become ready; everything is stopped again.
+    """
+    stopping = asyncio.Event()
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    with exclusive(settings):
+        end_leftovers(settings.pid_dir)
+        servers: list[Program] = []
+        nats_url, redis_url = settings.nats_url, settings.redis_url
+        if nats_url is None:
+            port = nats_port or free_port()
+            servers.append(nats_program(settings, port=port))
+            nats_url = f"nats://{LOOPBACK}:{port}"
+        if redis_url is None:
+            servers.append(redis_program(settings))
+            redis_url = f"unix://{settings.redis_socket}"
+        instance = Instance(pid=os.getpid(), nats_url=nats_url, redis_url=redis_url, node=settings.node)
+        write_instance(settings, instance)
+        readiness = Readiness(nats_url)
+        workers = worker_stages(
+            settings, nats_url=nats_url, redis_url=redis_url, readiness=readiness, to_terminal=to_terminal
+        )
+
+        async def on_ready() -> None:
+            await readiness.close()
+            announce(
+                f"ready: {len(WORKERS)} workers on {settings.node}, "
+                f"NATS {without_password(nats_url)}, Redis {without_password(redis_url)}"
+            )
+
+        try:
+            await supervise(
+                [servers, *workers],
+                pid_dir=settings.pid_dir,
+                stopping=stopping,
+                say=say,
+                on_ready=on_ready,
+                start_timeout_s=timeout_s,
+            )
+        finally:
+            await readiness.close()
+
+
+def say(line: str) -> None:
+    """Write a line to stderr: the terminal, or the log of a detached instance."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # the terminal is gone; workers go on
+        return

@@ -1,0 +1,50 @@
+"""What the environment says about an installation; the variables stand in section 9 of the public contract."""
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+DEFAULT_NATS_PORT = 4222
+DEFAULT_NATS_URL = f"nats://127.0.0.1:{DEFAULT_NATS_PORT}"
+
+
+class Settings(NamedTuple):
+    """One installation: where its files are, what its node is called, and which servers it was told to use."""
+
+    run_dir: Path
+    state_dir: Path
+    node: str
+    nats_url: str | None = None
+    """None: the embedded server."""
+    redis_url: str | None = None
+    """None: the embedded server."""
+    metrics_address: str | None = None
+    """None: no worker serves metrics."""
+
+    @property
+    def pid_dir(self) -> Path:
+        """Where each supervised process has its pid file."""
+        return self.run_dir / "pids"
+
+    @property
+    def log_dir(self) -> Path:
+        """Where whatever does not go to the terminal is logged."""
+        return self.state_dir / "log"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where the embedded Redis listens, and nowhere else."""
+        return self.run_dir / "redis.sock"
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read the settings; an empty variable counts as unset."""
+    return Settings(
+        run_dir=Path(environment.get("CNM_RUN_DIR") or "/run/cnm").absolute(),
+        state_dir=Path(environment.get("CNM_STATE_DIR") or "/var/lib/cnm").absolute(),
+        node=environment.get("CNM_NODE") or socket.gethostname(),
+        nats_url=environment.get("CNM_NATS_URL") or None,
+        redis_url=environment.get("CNM_REDIS_URL") or None,
+        metrics_address=environment.get("CNM_METRICS_ADDRESS") or None,
+    )

@@ -1,0 +1,81 @@
+"""The workers of one node, and what each is told when it starts."""
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+from cnm.errors import Invalid
+from cnm_cli.client import Readiness
+from cnm_cli.settings import Settings
+from cnm_cli.supervisor import Program
+
+
+class Worker(NamedTuple):
+    """A worker: its name as a NATS service, and the module that is run."""
+
+    name: str
+    module: str
+
+
+SERVING = (
+    Worker("cnm-ipam", "cnm_ipam"),
+    Worker("cnm-sandbox", "cnm_sandbox"),
+    Worker("cnm-driver-bridge", "cnm_driver_bridge"),
+    Worker("cnm-port-mapper", "cnm_port_mapper"),
+    Worker("cnm-resolver", "cnm_resolver"),
+)
+ASKING = (Worker("cnm-controller", "cnm_controller"),)
+"""Who asks the others; it starts after them, and so is drained while they still answer."""
+
+WORKERS = (*ASKING, *SERVING)
+
+
+def worker_environment(
+    inherited: Mapping[str, str], settings: Settings, *, nats_url: str, redis_url: str, position: int
+) -> dict[str, str]:
+    """Tell a worker all it needs.
+
+    Each needs a metrics port of its own, so the configured one is the first of a row: the worker at ``position``
+    in `WORKERS` gets the port that much higher.
+    """
+    environment = {
+        **inherited,
+        "CNM_NATS_URL": nats_url,
+        "CNM_REDIS_URL": redis_url,
+        "CNM_NODE": settings.node,
+        "CNM_STATE_DIR": str(settings.state_dir),
+        "CNM_RUN_DIR": str(settings.run_dir),
+    }
+    if settings.metrics_address:
+        environment["CNM_METRICS_ADDRESS"] = _nth_address(settings.metrics_address, position)
+    return environment
+
+
+def worker_stages(
+    settings: Settings, *, nats_url: str, redis_url: str, readiness: Readiness, to_terminal: bool
+) -> list[list[Program]]:
+    """Prepare all workers in the order they start."""
+    return [
+        [
+            Program(
+                name=worker.name,
+                command=(sys.executable, "-P", "-m", worker.module),
+                ready=partial(readiness.answers, worker.name, settings.node),
+                environment=worker_environment(
+                    os.environ, settings, nats_url=nats_url, redis_url=redis_url, position=WORKERS.index(worker)
+                ),
+                log=None if to_terminal else settings.log_dir / f"{worker.name}.log",
+            )
+            for worker in stage
+        ]
+        for stage in (SERVING, ASKING)
+    ]
+
+
+def _nth_address(address: str, position: int) -> str:
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise Invalid.at("CNM_METRICS_ADDRESS", address, f"{address!r} is no address and port, like 127.0.0.1:9464")
+    return f"{host}:{int(port) + position if int(port) else 0}"

@@ -1,0 +1,39 @@
+"""Wires the controller."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cnm import redis_store
+from cnm.redis_replies import RedisReplies
+from cnm.relay import Relay
+from cnm.worker import Service, Worker, run
+from cnm_controller.controller import Controller
+from cnm_controller.founding import found
+from cnm_controller.handlers import routes
+from cnm_controller.ledger import Ledger
+from cnm_controller.redis_nodes import RedisNodes
+from cnm_controller.sagas import Sagas
+
+
+@asynccontextmanager
+async def controller(worker: Worker) -> AsyncIterator[Service]:
+    """Make the controller's service."""
+    async with redis_store.connect(worker.settings.redis_url) as redis:
+        store = redis_store.RedisStore(redis)
+        relay = Relay(redis_store.RedisOutbox(redis), worker.bus.publish_event)
+        sagas = Sagas(store, worker.bus, committed=relay.nudge)
+        parts = Controller(ledger=Ledger(store), sagas=sagas, bus=worker.bus, nodes=RedisNodes(redis))
+        await worker.bus.ensure_stream()
+        await found(sagas)
+        for task in (relay.run(), sagas.keep_leases(), sagas.recover()):
+            worker.tasks.create_task(task)
+        yield Service(routes=routes(parts), replies=RedisReplies(redis))
+
+
+def main() -> None:
+    """Run the worker."""
+    run("cnm-controller", controller, description="networks, sandboxes and endpoints: the API")
+
+
+if __name__ == "__main__":
+    main()

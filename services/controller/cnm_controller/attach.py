@@ -1,0 +1,177 @@
+"""Decides what it takes to put an endpoint into a sandbox, to take it out, and to undo either.
+
+Pure: from the sandbox and its endpoints before and after come the steps for the node's workers.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from cnm.errors import Conflict, Forbidden
+from cnm.messages.bridge import PlugEndpoint, UnplugEndpoint
+from cnm.messages.message import Command
+from cnm.messages.names import UpdateNames
+from cnm.messages.namespace import EnsureSandbox, RouteSandbox
+from cnm.messages.ports import PublishPorts, UnpublishPorts
+from cnm_controller.documents import NetworkBody, SandboxBody
+from cnm_controller.options import parse_bridge
+from cnm_controller.sagas import Step
+from cnm_controller.specs import (
+    Joined,
+    attachment,
+    leading_out,
+    publish,
+    record,
+    resolver_sandbox,
+    sandbox_spec,
+    zone,
+)
+
+UNBOUND = "no network of the sandbox leads out: its ports stay unbound"
+
+
+def choose_ifname(network: NetworkBody, wanted: str | None, joined: Sequence[Joined]) -> str | None:
+    """Choose the interface's name in the sandbox: the one asked for, else the lowest free number.
+
+    Raises:
+        Conflict: another endpoint of the sandbox has the name; the message names it.
+    """
+    if network.driver != "bridge":
+        return None
+    holders = {each.endpoint.ifname: each for each in joined if each.endpoint.ifname is not None}
+    if wanted is None:
+        prefix = parse_bridge(network.options, []).iface_prefix
+        return next(name for number in range(len(holders) + 1) if (name := f"{prefix}{number}") not in holders)
+    if wanted in holders:
+        holder = holders[wanted]
+        raise Conflict(
+            f"interface name {wanted!r} is taken by endpoint {holder.endpoint.name!r} on network "
+            f"{holder.network.name!r}",
+            holder=holder.endpoint.id,
+        )
+    return wanted
+
+
+def check_attach(sandbox: SandboxBody, network: NetworkBody, joined: Sequence[Joined]) -> None:
+    """Refuse what cannot be attached.
+
+    Raises:
+        Forbidden: the node's own namespace joins only network host, and others never do.
+        Conflict: the sandbox is on the network already.
+    """
+    if sandbox.use_default_sandbox and network.driver != "host":
+        raise Forbidden(
+            f"sandbox {sandbox.name!r} uses the node's own namespace: it joins only network 'host', "
+            f"not {network.name!r}"
+        )
+    if network.driver == "host" and not sandbox.use_default_sandbox:
+        raise Forbidden(f"network 'host' is for sandboxes with use_default_sandbox, {sandbox.name!r} is none")
+    for each in joined:
+        if each.network.id == network.id:
+            raise Conflict(
+                f"sandbox {sandbox.name!r} is on network {network.name!r} already, as endpoint "
+                f"{each.endpoint.name!r}",
+                holder=each.endpoint.id,
+            )
+        if "null" in (each.network.driver, network.driver):
+            raise Forbidden(f"network 'none' cannot be combined with others: sandbox {sandbox.name!r}")
+
+
+def attach_steps(sandbox: SandboxBody, before: Sequence[Joined], new: Joined) -> tuple[Step, ...]:
+    """Return the one round that makes an endpoint with its addresses stand, side by side."""
+    after = [*before, new]
+    commands: list[Command[Any]] = []
+    if new.network.driver == "bridge":
+        commands.append(PlugEndpoint(attachment=attachment(sandbox, new, after)))
+        commands.append(
+            UpdateNames(
+                sandbox=resolver_sandbox(sandbox, after), zones=[zone(new.network)], records=[record(new.endpoint)]
+            )
+        )
+    if sandbox_spec(sandbox, after) != sandbox_spec(sandbox, before):
+        commands.append(EnsureSandbox(sandbox=sandbox_spec(sandbox, after)))
+    commands += _port_commands(sandbox, before, after)
+    return _on(sandbox, commands)
+
+
+def detach_steps(sandbox: SandboxBody, before: Sequence[Joined], gone: Collection[str]) -> tuple[Step, ...]:
+    """Return the first round that takes endpoints out of a sandbox; ``gone`` are their ids."""
+    after = [each for each in before if each.endpoint.id not in gone]
+    leaving = [each for each in before if each.endpoint.id in gone and each.network.driver == "bridge"]
+    commands: list[Command[Any]] = [UnplugEndpoint(endpoint_id=each.endpoint.id) for each in leaving]
+    if leaving:
+        forget = [each.endpoint.id for each in leaving]
+        commands.append(UpdateNames(sandbox=resolver_sandbox(sandbox, after), forget_endpoints=forget))
+    if sandbox_spec(sandbox, after) != sandbox_spec(sandbox, before):
+        commands.append(EnsureSandbox(sandbox=sandbox_spec(sandbox, after)))
+    commands += _port_commands(sandbox, before, after)
+    return _on(sandbox, commands)
+
+
+def route_steps(sandbox: SandboxBody, before: Sequence[Joined], gone: Collection[str]) -> tuple[Step, ...]:
+    """Return the round that moves the default routes after endpoints left, if they have to move."""
+    after = [each for each in before if each.endpoint.id not in gone]
+    gateways = sandbox_spec(sandbox, after).gateways
+    if gateways == sandbox_spec(sandbox, before).gateways or not gateways:
+        return ()
+    return _on(sandbox, [RouteSandbox(namespace=sandbox.key, gateways=gateways)])
+
+
+def undo_attach(sandbox: SandboxBody, before: Sequence[Joined], endpoint_id: str) -> tuple[Step, ...]:
+    """Return what undoes the round of an attach."""
+    commands: list[Command[Any]] = [
+        UnplugEndpoint(endpoint_id=endpoint_id),
+        EnsureSandbox(sandbox=sandbox_spec(sandbox, before)),
+        UpdateNames(
+            sandbox=None if sandbox.use_default_sandbox else resolver_sandbox(sandbox, before),
+            forget_endpoints=[endpoint_id],
+        ),
+    ]
+    if sandbox.requests:
+        commands.append(publish(sandbox, before) or UnpublishPorts(sandbox_id=sandbox.id))
+    return _on(sandbox, commands)
+
+
+def undo_route(sandbox: SandboxBody, before: Sequence[Joined]) -> tuple[Step, ...]:
+    """Return what puts the default routes back once a new interface is gone again."""
+    gateways = sandbox_spec(sandbox, before).gateways
+    return _on(sandbox, [RouteSandbox(namespace=sandbox.key, gateways=gateways)]) if gateways else ()
+
+
+def restore_steps(sandbox: SandboxBody, joined: Sequence[Joined]) -> tuple[Step, ...]:
+    """Return what makes a sandbox stand again with all its endpoints; undoes a detach."""
+    linked = [each for each in joined if each.network.driver == "bridge"]
+    commands: list[Command[Any]] = [PlugEndpoint(attachment=attachment(sandbox, each, joined)) for each in linked]
+    if linked:
+        commands.append(
+            UpdateNames(
+                sandbox=resolver_sandbox(sandbox, joined),
+                zones=[zone(each.network) for each in linked],
+                records=[record(each.endpoint) for each in linked],
+            )
+        )
+    published = publish(sandbox, joined)
+    if published is not None:
+        commands.append(published)
+    return _on(sandbox, commands)
+
+
+def gateway_moved(before: Sequence[Joined], after: Sequence[Joined]) -> bool:
+    """Say whether a sandbox's way out, of either family, is another than before."""
+    return any(_leader(before, version) != _leader(after, version) for version in (4, 6))
+
+
+def _leader(joined: Sequence[Joined], version: int) -> str | None:
+    found = leading_out(joined, version)
+    return found.endpoint.id if found else None
+
+
+def _port_commands(
+    sandbox: SandboxBody, before: Sequence[Joined], after: Sequence[Joined]
+) -> list[PublishPorts | UnpublishPorts]:
+    if not sandbox.requests or not gateway_moved(before, after):
+        return []
+    return [publish(sandbox, after) or UnpublishPorts(sandbox_id=sandbox.id)]
+
+
+def _on(sandbox: SandboxBody, commands: Iterable[Command[Any]]) -> tuple[Step, ...]:
+    return tuple(Step(command=command, node=sandbox.node) for command in commands)

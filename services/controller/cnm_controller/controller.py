@@ -1,0 +1,66 @@
+"""What the handlers of the controller work with."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cnm.bus import Bus
+from cnm.errors import NotFound, Unavailable
+from cnm_controller.ledger import Ledger
+from cnm_controller.ports import Nodes, NodeState
+from cnm_controller.sagas import Sagas
+
+SEEN_WITHIN = timedelta(seconds=6)
+"""A worker that was not heard of for so long (three heartbeats) is taken for dead."""
+
+
+def _new_id() -> str:
+    return secrets.token_hex(32)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller:
+    """The collaborators of the controller's handlers; time and ids come from here."""
+
+    ledger: Ledger
+    sagas: Sagas
+    bus: Bus
+    nodes: Nodes
+    now: Callable[[], datetime] = _now
+    new_id: Callable[[], str] = _new_id
+
+    async def ready_nodes(self) -> list[NodeState]:
+        """Return the nodes whose sandbox worker and bridge driver are alive."""
+        return [node for node in await self.nodes.every() if is_ready(node, self.now())]
+
+    async def node_for(self, name: str | None) -> NodeState:
+        """Choose the node for a sandbox: the one named, else the first that is ready.
+
+        Raises:
+            NotFound: no node of that name ever reported.
+            Unavailable: it is down, or none is ready.
+        """
+        nodes = await self.nodes.every()
+        if name is not None:
+            nodes = [node for node in nodes if node.name == name]
+            if not nodes:
+                raise NotFound(f"no node {name!r}")
+        for node in nodes:
+            if is_ready(node, self.now()):
+                return node
+        raise Unavailable(f"node {name!r} is down" if name is not None else "no node is ready")
+
+
+def alive(node: NodeState, now: datetime) -> set[str]:
+    """Return the names of a node's workers that were heard of lately."""
+    return {worker.name for worker in node.workers if now - worker.last_seen <= SEEN_WITHIN}
+
+
+def is_ready(node: NodeState, now: datetime) -> bool:
+    """Say whether a node can take sandboxes."""
+    return bool(node.run_dir) and {"cnm-sandbox", "cnm-driver-bridge"} <= alive(node, now)

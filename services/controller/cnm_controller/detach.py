@@ -1,0 +1,142 @@
+"""Takes an endpoint out of its sandbox, and deletes it when asked: one saga."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from cnm.errors import CnmError, NotFound
+from cnm.messages.endpoint import Endpoint
+from cnm.messages.ipam import ReleaseOwned
+from cnm.messages.namespace import EnsureSandbox
+from cnm.messages.sandbox import PortBinding
+from cnm.store import Changes, Claims, Compensation
+from cnm_controller.attach import detach_steps, gateway_moved, restore_steps, route_steps
+from cnm_controller.controller import Controller
+from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
+from cnm_controller.events import event, port_events
+from cnm_controller.ledger import Read
+from cnm_controller.sagas import Saga, Step, until_fresh
+from cnm_controller.specs import Joined, publish, sandbox_spec
+from cnm_controller.views import endpoint_view
+
+log = structlog.get_logger()
+
+
+async def detach(
+    controller: Controller, endpoint: str, network: str | None, *, delete: bool, sandbox: str | None = None
+) -> Endpoint:
+    """Take an endpoint out of its sandbox and, with ``delete``, give up its addresses and its row.
+
+    Raises:
+        NotFound: there is no such endpoint; or, with ``sandbox``, it has not joined that one.
+    """
+
+    async def attempt() -> Endpoint:
+        found, on = await controller.ledger.endpoint(endpoint, network)
+        if found.body.sandbox_id is None:
+            if not delete:
+                raise NotFound(f"endpoint {found.body.name!r} on network {on.body.name!r} is in no sandbox")
+            return await _delete_alone(controller, found, on)
+        home = await controller.ledger.sandbox(found.body.sandbox_id)
+        if sandbox is not None and (await controller.ledger.sandbox(sandbox)).body.id != home.body.id:
+            raise NotFound(
+                f"endpoint {found.body.name!r} on network {on.body.name!r} is not in sandbox {sandbox!r} "
+                f"but in {home.body.name!r}"
+            )
+        return await _detach_from(controller, found, on, home, delete=delete)
+
+    return await until_fresh(attempt)
+
+
+async def _delete_alone(controller: Controller, found: Read[EndpointBody], on: Read[NetworkBody]) -> Endpoint:
+    shown = endpoint_view(found.body, on.body, found.document.revision)
+    claims = Claims(
+        exclusive=(f"endpoint:{found.body.id}",), shared=(f"network:{on.body.id}",), unchanged=(found.document,)
+    )
+    async with controller.sagas.begin("endpoint.delete", claims, label=f"endpoint {found.body.name!r}") as saga:
+        changes = Changes(
+            deletes=(found.document,),
+            events=(event("endpoint", "deleted", found.body.id, shown),),
+            after=(_release(found.body),),
+        )
+        await saga.commit(changes)
+    return shown
+
+
+async def _detach_from(
+    controller: Controller,
+    found: Read[EndpointBody],
+    on: Read[NetworkBody],
+    home: Read[SandboxBody],
+    *,
+    delete: bool,
+) -> Endpoint:
+    before = await controller.ledger.joined(home, {on.body.id: on.body})
+    after = [each for each in before if each.endpoint.id != found.body.id]
+    claims = Claims(
+        exclusive=(f"sandbox:{home.body.id}", f"endpoint:{found.body.id}"),
+        shared=(f"network:{on.body.id}",),
+        unchanged=(home.document, found.document),
+    )
+    undo = (undo_detach(home.body, before), ())
+    label = f"endpoint {found.body.name!r}"
+    async with controller.sagas.begin("endpoint.leave", claims, undo, label=label) as saga:
+        gone = (found.body.id,)
+        await saga.run(*detach_steps(home.body, before, gone))
+        warnings = await _move_routes(saga, route_steps(home.body, before, gone))
+        bound = await bound_after(controller, home.body, before, after)
+        left = found.body.left()
+        revision = found.document.revision
+        shown = endpoint_view(left, on.body, revision + 1, warnings)
+        events = [event("endpoint", "left", left.id, shown, node=home.body.node)]
+        events += port_events(home.body, bound)
+        stayed = msgspec.structs.replace(home.body, bound=bound)
+        puts = [stayed.document()]
+        if delete:
+            events.append(event("endpoint", "deleted", left.id, shown))
+        else:
+            puts.append(left.document())
+        changes = Changes(
+            puts=tuple(puts),
+            deletes=(found.document,) if delete else (),
+            events=tuple(events),
+            after=(_release(found.body),) if delete else (),
+        )
+        await saga.commit(changes)
+    return shown
+
+
+def undo_detach(sandbox: SandboxBody, joined: Sequence[Joined]) -> list[Step]:
+    """Return what makes a sandbox stand again as it was before a detach."""
+    files = Step(command=EnsureSandbox(sandbox=sandbox_spec(sandbox, joined)), node=sandbox.node)
+    return [files, *restore_steps(sandbox, joined)]
+
+
+async def _move_routes(saga: Saga, steps: Sequence[Step]) -> list[str]:
+    """Move the default routes; a failure never blocks a leave (modern 7), it is warned of."""
+    try:
+        await saga.run(*steps)
+    except CnmError as error:
+        log.warning("routes.unmoved", error=error.message)
+        return [f"the default route did not move: {error.message}"]
+    return []
+
+
+async def bound_after(
+    controller: Controller, sandbox: SandboxBody, before: Sequence[Joined], after: Sequence[Joined]
+) -> list[PortBinding]:
+    """Return the ports that are bound once the endpoints are those of ``after``."""
+    if not sandbox.requests or not gateway_moved(before, after):
+        return sandbox.bound
+    wanted = publish(sandbox, after)
+    if wanted is None:
+        return []
+    reply: Any = await controller.sagas.send(Step(command=wanted, node=sandbox.node))
+    found: list[PortBinding] = reply.ports
+    return found
+
+
+def _release(endpoint: EndpointBody) -> Compensation:
+    return Step(command=ReleaseOwned(owner=endpoint.id)).compensation()

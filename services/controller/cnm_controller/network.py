@@ -1,0 +1,224 @@
+"""Decides about networks: what may be created, and what is predefined."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import msgspec
+
+from cnm.errors import Fault, Forbidden, Invalid, Unsupported
+from cnm.messages.network import CreateNetwork, PoolRequest
+from cnm.types import Prefix
+from cnm_controller.documents import NetworkBody
+from cnm_controller.drivers import IPAM_DRIVERS, Driver, driver_named
+from cnm_controller.options import as_text, not_served, parse_bridge
+
+SCOPES = ("local", "global", "swarm")
+DEFAULT_SPACES = {"local": "LocalDefault", "global": "GlobalDefault", "swarm": "GlobalDefault"}
+PREDEFINED = ("none", "host", "bridge")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def predefined() -> tuple[NetworkBody, ...]:
+    """Return the networks that every installation has; the bridge gets its pool with its first endpoint."""
+    return (
+        NetworkBody(
+            id=_fixed_id("bridge"),
+            name="bridge",
+            driver="bridge",
+            scope="local",
+            created=_EPOCH,
+            predefined=True,
+            wanted=[PoolRequest()],
+            options={
+                "com.docker.network.bridge.name": "cnm0",
+                "com.docker.network.bridge.default_bridge": "true",
+            },
+        ),
+        NetworkBody(id=_fixed_id("host"), name="host", driver="host", scope="local", created=_EPOCH, predefined=True),
+        NetworkBody(id=_fixed_id("none"), name="none", driver="null", scope="local", created=_EPOCH, predefined=True),
+    )
+
+
+def _fixed_id(name: str) -> str:
+    return hashlib.sha256(f"cnm predefined network {name}".encode()).hexdigest()
+
+
+def decide_create(command: CreateNetwork, *, id: str, now: datetime) -> NetworkBody:
+    """Check a request and return the network it asks for, its pools still to be had.
+
+    Raises:
+        Forbidden: the name is predefined.
+        Unsupported: the driver, scope or an option is one that this installation cannot serve.
+        Invalid: anything else is wrong; ``details["fields"]`` lists all of it.
+    """
+    if command.name in PREDEFINED:
+        raise Forbidden(f"network {command.name!r} is predefined and cannot be created")
+    driver = driver_named(command.driver)
+    if not driver.creatable:
+        raise Forbidden(f"driver {driver.name!r} has only its predefined network")
+    options = as_text(command.options)
+    faults: list[Fault] = []
+    faults += _scope_faults(command)
+    parse_bridge(options, faults)
+    faults += _ipam_faults(command, driver)
+    if faults:
+        raise Invalid.of(faults)
+    _refuse_unserved(command, options)
+    scope = command.scope or "local"
+    return NetworkBody(
+        id=id,
+        name=command.name,
+        driver=command.driver,
+        scope=scope,
+        created=now,
+        internal=command.internal,
+        attachable=command.attachable,
+        ingress=command.ingress,
+        enable_ipv4=command.enable_ipv4,
+        enable_ipv6=command.enable_ipv6,
+        ipam_driver=command.ipam.driver,
+        ipam_options=as_text(command.ipam.options),
+        address_space=command.ipam.address_space or DEFAULT_SPACES[scope],
+        wanted=list(_wanted(command)),
+        dns=command.dns,
+        options=options,
+        labels=command.labels,
+    )
+
+
+def _refuse_unserved(command: CreateNetwork, options: dict[str, str]) -> None:
+    if command.scope not in (None, "local"):
+        raise Unsupported(f"scope {command.scope!r} needs a multi-host driver; driver {command.driver!r} is local")
+    if command.ingress:
+        raise Unsupported("ingress: driver 'bridge' cannot serve an ingress network")
+    if command.config_only or command.config_from is not None:
+        field = "config_only" if command.config_only else "config_from"
+        raise Unsupported(f"{field}: configuration networks are not served by this installation")
+    if command.ipam.driver not in IPAM_DRIVERS:
+        raise Unsupported(f"no IPAM driver {command.ipam.driver!r}; there are {', '.join(IPAM_DRIVERS)}")
+    option = not_served(options)
+    if option is not None:
+        raise Unsupported(f"options: driver 'bridge' cannot serve {option} in this installation")
+
+
+def _scope_faults(command: CreateNetwork) -> Iterator[Fault]:
+    if command.scope is not None and command.scope not in SCOPES:
+        reason = f"{command.scope!r} is none of {', '.join(SCOPES)}"
+        yield Fault(field="scope", value=command.scope, reason=reason)
+    if not command.enable_ipv4 and not command.enable_ipv6:
+        reason = "with enable_ipv6 false too, the network would have no addresses"
+        yield Fault(field="enable_ipv4", value=False, reason=reason)
+
+
+def _ipam_faults(command: CreateNetwork, driver: Driver) -> Iterator[Fault]:
+    if command.ipam.driver == "null" and driver.addresses:
+        reason = f"driver {driver.name!r} needs addresses, and IPAM driver 'null' has none: the IPv4 pool is empty"
+        yield Fault(field="ipam.driver", value="null", reason=reason)
+    seen: dict[int, int] = {}
+    for index, pool in enumerate(command.ipam.pools):
+        where = f"ipam.pools[{index}]"
+        yield from pool_faults(pool, where)
+        version = pool_version(pool)
+        if version is None:
+            continue
+        if not (command.enable_ipv4 if version == 4 else command.enable_ipv6):
+            reason = f"an IPv{version} pool needs enable_ipv{version}"
+            yield Fault(field=f"{where}.subnet", value=str(pool.subnet), reason=reason)
+        if version in seen:
+            reason = f"driver 'bridge' takes one IPv{version} subnet, ipam.pools[{seen[version]}] is one already"
+            yield Fault(field=f"{where}.subnet", value=str(pool.subnet), reason=reason)
+        seen.setdefault(version, index)
+
+
+def pool_version(pool: PoolRequest) -> int | None:
+    """Return the IP version that a pool's fields say, or None when they say none."""
+    for value in (pool.subnet, pool.range, pool.gateway, *pool.aux_addresses.values()):
+        if value is not None:
+            return value.version
+    return None
+
+
+def pool_faults(pool: PoolRequest, where: str) -> Iterator[Fault]:
+    """Yield what is contradictory in a pool that names its subnet."""
+    if pool.subnet is None:
+        for name in ("range", "gateway"):
+            value = getattr(pool, name)
+            if value is not None:
+                yield Fault(field=f"{where}.{name}", value=str(value), reason=f"{name} {value} needs a subnet")
+        if pool.aux_addresses:
+            shown = {name: str(value) for name, value in pool.aux_addresses.items()}
+            yield Fault(field=f"{where}.aux_addresses", value=shown, reason="auxiliary addresses need a subnet")
+        return
+    if pool.subnet.prefixlen and int(pool.subnet.network_address) == 0:
+        return  # only a size is asked for; where it will be is not known yet
+    if pool.range is not None and not _within(pool.range, pool.subnet):
+        reason = f"range {pool.range} is not inside subnet {pool.subnet}"
+        yield Fault(field=f"{where}.range", value=str(pool.range), reason=reason)
+    if pool.gateway is not None and pool.gateway not in pool.subnet:
+        reason = f"gateway {pool.gateway} is not inside subnet {pool.subnet}"
+        yield Fault(field=f"{where}.gateway", value=str(pool.gateway), reason=reason)
+    for name, address in pool.aux_addresses.items():
+        if address not in pool.subnet:
+            reason = f"auxiliary address {address} is not inside subnet {pool.subnet}"
+            yield Fault(field=f"{where}.aux_addresses.{name}", value=str(address), reason=reason)
+
+
+def _within(inner: Prefix, outer: Prefix) -> bool:
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # versions are equal
+
+
+def _wanted(command: CreateNetwork) -> Iterator[PoolRequest]:
+    """Yield the pools asked for, and one for each enabled family that has none."""
+    yield from command.ipam.pools
+    versions = {pool_version(pool) or 4 for pool in command.ipam.pools}
+    if command.enable_ipv4 and 4 not in versions:
+        yield PoolRequest()
+    if command.enable_ipv6 and 6 not in versions:
+        yield PoolRequest(subnet=None)
+
+
+def wanted_versions(network: NetworkBody) -> list[int]:
+    """Return the IP version of each wanted pool, in order; pools that say none are of the families still open."""
+    said = [pool_version(pool) for pool in network.wanted]
+    enabled = [version for version, on in ((4, network.enable_ipv4), (6, network.enable_ipv6)) if on]
+    still_open = [version for version in enabled if version not in said]
+    return [version if version is not None else still_open.pop(0) if still_open else 4 for version in said]
+
+
+def matches(network: NetworkBody, filters: dict[str, list[str | bool]], *, endpoints: int) -> bool:
+    """Say whether a network passes all filters; of each filter any value."""
+    tests: dict[str, Callable[[str | bool], bool]] = {
+        "name": lambda value: str(value) in network.name,
+        "id": lambda value: network.id.startswith(str(value)),
+        "driver": lambda value: value == network.driver,
+        "scope": lambda value: value == network.scope,
+        "label": lambda value: has_label(network.labels, str(value)),
+        "dangling": lambda value: (endpoints == 0 and not network.predefined) == (value in (True, "true", "1")),
+    }
+    return all(any(tests[name](value) for value in values) for name, values in filters.items())
+
+
+def has_label(labels: dict[str, str], wanted: str) -> bool:
+    """Say whether labels hold ``key`` or ``key=value``."""
+    key, separator, value = wanted.partition("=")
+    return key in labels and (not separator or labels[key] == value)
+
+
+def check_filters(filters: dict[str, list[str | bool]], known: tuple[str, ...]) -> None:
+    """Refuse filters that a list does not know.
+
+    Raises:
+        Invalid: naming each of them.
+    """
+    faults = [
+        Fault(
+            field=f"filters.{name}",
+            value=msgspec.to_builtins(filters[name]),
+            reason=f"unknown filter {name!r}, there are {', '.join(known)}",
+        )
+        for name in filters
+        if name not in known
+    ]
+    if faults:
+        raise Invalid.of(faults)

@@ -1,0 +1,246 @@
+"""Answers for networks."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from cnm.bus import Route
+from cnm.errors import CnmError, Conflict, Forbidden, NotFound
+from cnm.messages.bridge import EnsureBridge, RemoveBridge
+from cnm.messages.ipam import AllocatePools, CountPools, PoolUsage, PoolWanted, ReleaseOwned
+from cnm.messages.message import Command, Empty
+from cnm.messages.names import ForgetZone, UpdateNames
+from cnm.messages.network import (
+    CreateNetwork,
+    DeleteNetwork,
+    GetNetwork,
+    ListNetworks,
+    Network,
+    Networks,
+    Pruned,
+    PruneNetworks,
+)
+from cnm.store import Changes, Claims
+from cnm_controller.controller import Controller, alive
+from cnm_controller.detach import detach
+from cnm_controller.documents import EndpointBody, NetworkBody, read
+from cnm_controller.events import event
+from cnm_controller.ledger import Read
+from cnm_controller.network import check_filters, decide_create, matches, wanted_versions
+from cnm_controller.ports import NodeState
+from cnm_controller.sagas import Step, until_fresh
+from cnm_controller.specs import bridge_name, bridge_network, zone
+from cnm_controller.views import network_view
+from cnm_controller.window import window
+
+FILTERS = ("name", "id", "driver", "scope", "label", "dangling")
+
+
+async def create_network(command: CreateNetwork, *, controller: Controller) -> Network:
+    """Make a network: its pools, its row, its bridge on every node that is ready.
+
+    Raises:
+        Invalid, Forbidden, Unsupported: see ``decide_create``.
+        Conflict: the name, the bridge or a pool is taken; the message names the holder.
+        Exhausted: no predefined pool is left.
+    """
+    network = decide_create(command, id=controller.new_id(), now=controller.now())
+    nodes = await controller.nodes.every()
+    ready = [node for node in nodes if "cnm-driver-bridge" in alive(node, controller.now())]
+    bridge = bridge_name(network)
+    for holder in await controller.ledger.store.every("network", index=f"bridge-name:{bridge}"):
+        reason = f"bridge {bridge!r}, wanted by network {network.name!r}, belongs to network {holder.name!r}"
+        raise Conflict(reason, holder=holder.id)
+    claims = Claims(
+        exclusive=(f"network:{network.id}", f"name:network/{network.name}", f"bridge:{bridge}"),
+        unique=(("network", "", network.name),),
+    )
+    undo = ([Step(command=ReleaseOwned(owner=network.id))], _remove_from(ready, network))
+    async with controller.sagas.begin("network.create", claims, undo, label=f"network {network.name!r}") as saga:
+        network = await with_pools(network, nodes, saga.run)
+        await saga.run(*_ensure_on(ready, network))
+        shown = network_view(network, 1, [], await count_pools(controller, [network]))
+        events = (event("network", "created", network.id, shown),)
+        await saga.commit(Changes(puts=(network.document(),), events=events))
+    return shown
+
+
+async def with_pools(network: NetworkBody, nodes: Sequence[NodeState], run: Any) -> NetworkBody:
+    """Reserve a network's pools, none of them one that a node has a route to, and return the network with them."""
+    versions = wanted_versions(network)
+    (allocated,) = await run(
+        Step(
+            command=AllocatePools(
+                owner=network.id,
+                owner_label=f"network {network.name!r}",
+                space=network.address_space,
+                pools=[
+                    PoolWanted(request=request, ipv6=version == 6)
+                    for request, version in zip(network.wanted, versions, strict=True)
+                ],
+                exclude=[prefix for node in nodes for prefix in node.taken],
+                options=network.ipam_options,
+            )
+        )
+    )
+    return network.with_pools(allocated.pools)
+
+
+def _ensure_on(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:
+    """Return the steps that make a network stand on nodes."""
+    return [
+        step
+        for node in nodes
+        for step in (
+            Step(command=EnsureBridge(network=bridge_network(network)), node=node.name),
+            Step(command=UpdateNames(zones=[zone(network)]), node=node.name),
+        )
+    ]
+
+
+def _remove_from(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:
+    """Return the steps that remove a network from nodes."""
+    return [
+        step
+        for node in nodes
+        for step in (
+            Step(command=RemoveBridge(network=bridge_network(network)), node=node.name),
+            Step(command=ForgetZone(network_id=network.id), node=node.name),
+        )
+    ]
+
+
+async def count_pools(controller: Controller, networks: Sequence[NetworkBody]) -> dict[str, PoolUsage]:
+    """Count the pools of networks; by pool id."""
+    pool_ids = [pool.pool_id for network in networks for pool in network.pools]
+    if not pool_ids:
+        return {}
+    counted = await controller.bus.ask(CountPools(pool_ids=pool_ids))
+    return {usage.pool_id: usage for usage in counted.usages}
+
+
+async def get_network(command: GetNetwork, *, controller: Controller) -> Network:
+    """Show a network.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = await controller.ledger.network(command.network, endpoints=True)
+    usages = await count_pools(controller, [found.body])
+    return network_view(found.body, found.document.revision, found.endpoints, usages)
+
+
+async def list_networks(command: ListNetworks, *, controller: Controller) -> Networks:
+    """Show the networks that pass the filters.
+
+    Raises:
+        Invalid: a filter is unknown.
+        NotFound: ``after`` is not in the list.
+    """
+    check_filters(command.filters, FILTERS)
+    snapshot = await controller.ledger.store.snapshot(("network", "endpoint"))
+    documents = snapshot.documents or {}
+    endpoints: dict[str, list[EndpointBody]] = {}
+    for document in documents["endpoint"]:
+        endpoints.setdefault(document.scope, []).append(read(EndpointBody, document))
+    revisions = {document.id: document.revision for document in documents["network"]}
+    bodies = [
+        network
+        for document in documents["network"]
+        if matches(
+            network := read(NetworkBody, document), command.filters, endpoints=len(endpoints.get(document.id, ()))
+        )
+    ]
+    bodies = window(bodies, after=command.after, limit=command.limit)
+    usages = await count_pools(controller, bodies)
+    return Networks(
+        networks=[
+            network_view(network, revisions[network.id], endpoints.get(network.id, ()), usages) for network in bodies
+        ]
+    )
+
+
+async def delete_network(command: DeleteNetwork, *, controller: Controller) -> Empty:
+    """Delete a network; with ``force`` its endpoints leave and are deleted first.
+
+    Raises:
+        NotFound: there is none.
+        Forbidden: it is predefined, or has endpoints; the message lists them.
+    """
+
+    async def attempt() -> Empty:
+        found = await controller.ledger.network(command.network, endpoints=True)
+        if found.body.predefined:
+            raise Forbidden(f"network {found.body.name!r} is predefined and cannot be deleted")
+        if found.endpoints and not command.force:
+            raise Forbidden(f"network {found.body.name!r} has endpoints: {_listed(found.endpoints)}")
+        for endpoint in found.endpoints:
+            with suppress(NotFound):  # somebody else was faster
+                await detach(controller, endpoint.id, found.body.id, delete=True)
+        return await _delete_empty(controller, found)
+
+    return await until_fresh(attempt)
+
+
+def _listed(endpoints: Sequence[EndpointBody]) -> str:
+    shown = [f"{endpoint.name!r} ({endpoint.id[:12]})" for endpoint in endpoints[:20]]
+    return ", ".join(shown) + (f" and {len(endpoints) - 20} more" if len(endpoints) > 20 else "")
+
+
+async def _delete_empty(controller: Controller, found: Read[NetworkBody]) -> Empty:
+    network = found.body
+    now = controller.now()
+    nodes = [node for node in await controller.nodes.every() if "cnm-driver-bridge" in alive(node, now)]
+    claims = Claims(
+        exclusive=(f"network:{network.id}", f"name:network/{network.name}", f"bridge:{bridge_name(network)}"),
+        unchanged=(found.document,),
+    )
+    undo = (_ensure_on(nodes, network),)
+    async with controller.sagas.begin("network.delete", claims, undo, label=f"network {network.name!r}") as saga:
+        left = (await controller.ledger.network(network.id, endpoints=True)).endpoints
+        if left:
+            raise Forbidden(f"network {network.name!r} has endpoints: {_listed(left)}")
+        await saga.run(*_remove_from(nodes, network))
+        shown = network_view(network, found.document.revision, [])
+        changes = Changes(
+            deletes=(found.document,),
+            events=(event("network", "deleted", network.id, shown),),
+            after=(Step(command=ReleaseOwned(owner=network.id)).compensation(),),
+        )
+        await saga.commit(changes)
+    return Empty()
+
+
+async def prune_networks(command: PruneNetworks, *, controller: Controller) -> Pruned:
+    """Delete the networks that nothing uses and that pass the filters.
+
+    Raises:
+        Invalid: a filter is unknown.
+    """
+    listed = await list_networks(ListNetworks(filters=command.filters), controller=controller)
+    deleted = []
+    for network in listed.networks:
+        if network.endpoints or network.name in ("none", "host", "bridge"):
+            continue
+        try:
+            await delete_network(DeleteNetwork(network=network.id), controller=controller)
+        except CnmError:
+            continue  # it came into use, or somebody else deleted it
+        deleted.append(network.id)
+    return Pruned(deleted=deleted)
+
+
+def routes(controller: Controller) -> tuple[Route, ...]:
+    """Return what this service answers about networks."""
+
+    def route(command: type[Command[Any]], handler: Any, *, once: bool = False) -> Route:
+        return Route(command=command, handler=partial(handler, controller=controller), once=once)
+
+    return (
+        route(CreateNetwork, create_network, once=True),
+        route(GetNetwork, get_network),
+        route(ListNetworks, list_networks),
+        route(DeleteNetwork, delete_network, once=True),
+        route(PruneNetworks, prune_networks, once=True),
+    )

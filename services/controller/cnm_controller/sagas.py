@@ -1,0 +1,246 @@
+"""Runs changes that touch several workers: intent first, then steps side by side, then one commit; or all undone.
+
+A saga's entry in the journal holds its compensations, each of which may be said twice. Whoever finds an entry whose
+lease has run out runs them: a change is either committed or undone, whoever died when.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from cnm import telemetry
+from cnm.bus import Bus, Call, current_call, set_current_call
+from cnm.errors import CnmError, Conflict, NotFound, Unavailable, Undelivered
+from cnm.messages.message import Command, encode
+from cnm.store import (
+    Busy,
+    Changes,
+    Claims,
+    Compensation,
+    Document,
+    Entry,
+    NameTaken,
+    Stale,
+    Store,
+)
+
+LEASE_MS = 2000
+RENEW_PERIOD_S = 0.5
+RECOVER_PERIOD_S = 1.0
+UNDO_TIME_S = 8.0
+FIRST_PAUSE_S = 0.004
+LAST_PAUSE_S = 0.06
+
+log = structlog.get_logger()
+
+
+class RawBus(Bus, Protocol):
+    """A bus that can also send what a journal holds."""
+
+    async def ask_raw(self, subject: str, body: bytes) -> bytes:
+        """Send a body to a subject and return the reply's."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A command, for a node's worker or for a cluster's."""
+
+    command: Command[Any]
+    node: str | None = None
+
+    def compensation(self) -> Compensation:
+        """Return it the way that the journal keeps it."""
+        return Compensation(subject=self.command.subject_on(self.node), body=encode(self.command).decode())
+
+
+Rounds = Sequence[Sequence[Step]]
+
+
+@dataclass
+class Saga:
+    """A saga under way; its rounds are run in the order of the compensations in ``entry``."""
+
+    entry: Entry
+    _runner: "Sagas"
+    _to_undo: list[tuple[Compensation, ...]] = field(default_factory=list)
+    committed: bool = False
+
+    async def run(self, *steps: Step) -> list[Any]:
+        """Send the commands of the next round side by side, wait for all, and return the replies in order.
+
+        Raises:
+            CnmError: the gravest refusal, when one or more were refused.
+        """
+        undo = self.entry.rounds[len(self._to_undo)]
+        self._to_undo.append(undo)
+        outcomes = await asyncio.gather(*(self._runner.send(step) for step in steps), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if not failures:
+            return list(outcomes)
+        absent = {
+            _service(step.compensation().subject)
+            for step, outcome in zip(steps, outcomes, strict=True)
+            if isinstance(outcome, Undelivered)
+        }
+        self._to_undo[-1] = tuple(each for each in undo if _service(each.subject) not in absent)
+        raise min(failures, key=lambda each: isinstance(each, Unavailable))
+
+    async def commit(self, changes: Changes) -> list[Document]:
+        """Write the result and its events; then run what the commit left to be done."""
+        with telemetry.span("commit"):
+            documents = await self._runner.store.commit(self.entry, changes)
+        self.committed = True
+        self._runner.committed()
+        if changes.after:
+            await self._runner.finish(self.entry, (changes.after,))
+        return documents
+
+
+def _service(subject: str) -> str:
+    """Return the part of a subject that says who answers it."""
+    tokens = subject.split(".")
+    return ".".join(tokens[:5] if tokens[2] == "on" else tokens[:3])
+
+
+T = TypeVar("T")
+
+
+async def until_fresh(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Read, decide and run again for as long as what was read is out of date when the saga begins."""
+    while True:
+        try:
+            return await attempt()
+        except Stale:
+            await asyncio.sleep(FIRST_PAUSE_S)
+
+
+class Sagas:
+    """Begins sagas, keeps their leases, and recovers those of the dead."""
+
+    def __init__(self, store: Store, bus: RawBus, *, committed: Callable[[], None] = lambda: None) -> None:
+        self.store = store
+        self.bus = bus
+        self.owner = secrets.token_hex(8)
+        self.committed = committed
+        self._live: set[str] = set()
+
+    @asynccontextmanager
+    async def begin(self, kind: str, claims: Claims, undo: Rounds = (), *, label: str = "") -> AsyncIterator[Saga]:
+        """Write the intent and run the body; if it does not commit, undo what it attempted, last round first.
+
+        ``undo`` undoes each round that may be run, and stands in the journal beforehand. Waits while another saga
+        holds a claim.
+
+        Raises:
+            Stale: something was changed since it was read; read it again.
+            Conflict: a name is taken; the message names the holder.
+            Unavailable: another saga held on to a claim until the deadline.
+        """
+        call = current_call()
+        entry = Entry(
+            id=secrets.token_hex(16),
+            kind=kind,
+            owner=self.owner,
+            rounds=tuple(tuple(step.compensation() for step in steps) for steps in undo),
+            trace_id=call.trace_id if call else "",
+            request_id=call.request_id if call else "",
+        )
+        with telemetry.span("begin"):
+            await self._claim(entry, claims, label or kind)
+        saga = Saga(entry, self)
+        self._live.add(entry.id)
+        try:
+            yield saga
+            if not saga.committed:
+                raise RuntimeError(f"saga {kind} ended without a commit")  # undone like any other
+        except BaseException:
+            if not saga.committed:
+                await self._undo(saga)
+            raise
+        finally:
+            self._live.discard(entry.id)
+
+    async def _claim(self, entry: Entry, claims: Claims, label: str) -> None:
+        call = current_call()
+        give_up = time.monotonic() + (call.left_s() if call else UNDO_TIME_S) * 0.9
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                await self.store.begin(entry, claims, lease_ms=LEASE_MS)
+            except Busy as busy:
+                if time.monotonic() + pause_s > give_up:
+                    raise Unavailable(f"{label}: another change of {busy.key} is under way") from None
+            except NameTaken as taken:
+                raise Conflict(
+                    f"{taken.kind} {taken.name!r} exists already: {taken.holder}", holder=taken.holder
+                ) from None
+            else:
+                return
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads retries, guards nothing
+            pause_s = min(LAST_PAUSE_S, pause_s * 1.6)
+
+    async def send(self, step: Step) -> Any:
+        """Send one command and return its reply."""
+        return await self.bus.ask(step.command, node=step.node)
+
+    async def _undo(self, saga: Saga) -> None:
+        call = current_call()
+        if call is not None:
+            deadline = time.monotonic() + UNDO_TIME_S
+            set_current_call(Call(request_id=call.request_id, trace_id=call.trace_id, deadline=deadline))
+        with telemetry.span("undo"):
+            await self.finish(saga.entry, saga._to_undo)
+
+    async def finish(self, entry: Entry, rounds: Sequence[Sequence[Compensation]]) -> bool:
+        """Run compensations, last round first, and end the saga; what fails is left for the recovery."""
+        for compensations in reversed(rounds):
+            outcomes = await asyncio.gather(*map(self._compensate, compensations), return_exceptions=True)
+            failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            if failures:
+                log.warning("saga.unfinished", saga=entry.kind, error=str(failures[0]))
+                return False
+        try:
+            await self.store.finish(entry)
+        except CnmError as error:
+            log.warning("saga.unfinished", saga=entry.kind, error=error.message)
+            return False
+        return True
+
+    async def _compensate(self, each: Compensation) -> None:
+        try:
+            await self.bus.ask_raw(each.subject, each.body.encode())
+        except NotFound:
+            return  # what was to be undone is gone
+
+    async def keep_leases(self) -> None:
+        """Keep the leases of our own sagas, for ever."""
+        while True:
+            await asyncio.sleep(RENEW_PERIOD_S)
+            if self._live:
+                await self._quietly(lambda: self.store.renew(sorted(self._live), lease_ms=LEASE_MS))
+
+    async def recover(self) -> None:
+        """Finish the sagas of those who died, for ever."""
+        while True:
+            await self._quietly(self._recover_once)
+            await asyncio.sleep(RECOVER_PERIOD_S)
+
+    async def _recover_once(self) -> None:
+        entries = await self.store.expired(self.owner, lease_ms=int(UNDO_TIME_S * 1000))
+        for entry in entries:
+            log.info("saga.recovering", saga=entry.kind, trace_id=entry.trace_id)
+        await asyncio.gather(*(self.finish(entry, entry.rounds) for entry in entries))
+
+    async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except CnmError as error:
+            log.warning("sagas.waiting", error=error.message)

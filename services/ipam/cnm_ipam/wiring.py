@@ -1,0 +1,19 @@
+"""The service put together: its routes over pools in Redis."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cnm.bus import Route
+from cnm_ipam.config import Settings
+from cnm_ipam.handlers import routes
+from cnm_ipam.redis_pools import RedisPools, connect
+
+
+@asynccontextmanager
+async def service(redis_url: str, settings: Settings) -> AsyncIterator[tuple[Route, ...]]:
+    """Yield the routes of the service; its connections to Redis close when it ends."""
+    redis = connect(redis_url, connections=settings.redis_connections, timeout_s=settings.redis_timeout_s)
+    try:
+        yield routes(RedisPools(redis=redis, rest_s=settings.rest_s), settings.predefined)
+    finally:
+        await redis.aclose()

@@ -1,0 +1,208 @@
+"""What a request to publish means: where on the host, leading where, and how the result is shown.
+
+A request without a host address means every address of the host, IPv4 and IPv6. Each place leads to the
+sandbox's address of its own family, or to that of the other family, which only the proxy can serve.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+import msgspec
+
+from cnm.errors import Fault, Invalid, Unsupported
+from cnm.messages.sandbox import PortBinding, PortRequest
+from cnm.types import Address, Protocol
+
+LAST_PORT = 65535
+EVERY_IPV4 = IPv4Address("0.0.0.0")  # noqa: S104  # what publishing means
+EVERY_IPV6 = IPv6Address("::")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A port of the host: ``0.0.0.0:8080/tcp``, ``[::1]:53/udp``."""
+
+    protocol: Protocol
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]" if self.address.version == 6 else self.address
+        return f"{address}:{self.port}/{self.protocol}"
+
+    def overlaps(self, other: "Place") -> bool:
+        """Tell whether a connection could mean both; IPv4 and IPv6 never meet."""
+        return (
+            self.port == other.port
+            and self.protocol == other.protocol
+            and self.address.version == other.address.version
+            and (self.address == other.address or self.address.is_unspecified or other.address.is_unspecified)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A port of a sandbox."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A checked request: ``count`` consecutive ports, the same on every address.
+
+    They lie within ``first`` to ``last``; without these any automatic port will do. ``field`` is where it was asked.
+    """
+
+    protocol: Protocol
+    addresses: tuple[Address, ...]
+    container_port: int
+    count: int = 1
+    first: int | None = None
+    last: int | None = None
+    field: str = field(default="", compare=False)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether there is only one way to satisfy it."""
+        return self.first is not None and self.last is not None and self.last - self.first + 1 == self.count
+
+    @property
+    def automatic(self) -> bool:
+        """Whether any port will do."""
+        return self.first is None
+
+    def places_at(self, port: int) -> Iterator[Place]:
+        """Yield the places of one host port."""
+        return (Place(self.protocol, address, port) for address in self.addresses)
+
+    def places(self, first: int) -> Iterator[Place]:
+        """Yield all places if the first host port is this one."""
+        return (place for offset in range(self.count) for place in self.places_at(first + offset))
+
+
+def default_addresses(*, ipv6: bool) -> tuple[Address, ...]:
+    """Return what a request without a host address means."""
+    return (EVERY_IPV4, EVERY_IPV6) if ipv6 else (EVERY_IPV4,)
+
+
+def read_requests(requests: Sequence[PortRequest], *, ipv6: bool = True) -> tuple[Want, ...]:
+    """Check requests and say what they want; ``ipv6`` tells whether the host has it.
+
+    Raises:
+        Invalid: ranges that contradict one another; every fault of every request.
+        Unsupported: a request restricts who may connect.
+
+    """
+    faults = [fault for place, request in enumerate(requests) for fault in _faults(f"requests[{place}]", request)]
+    if faults:
+        raise Invalid.of(faults)
+    for place, request in enumerate(requests):
+        if request.allow is not None:
+            raise Unsupported(f"requests[{place}].allow: this port mapper cannot restrict who may connect")
+    return tuple(_want(f"requests[{place}]", request, ipv6=ipv6) for place, request in enumerate(requests))
+
+
+def read_bound(bound: Iterable[PortBinding]) -> tuple[Want, ...]:
+    """Say what bindings that stood before want: their own host ports. Routed ones have none and are left out."""
+    return tuple(
+        Want(
+            protocol=binding.protocol,
+            addresses=(binding.host_ip,),
+            container_port=binding.container_port,
+            count=_last(binding.container_port_end, binding.container_port) - binding.container_port + 1,
+            first=binding.host_port,
+            last=_last(binding.host_port_end, binding.host_port),
+            field=f"bound[{place}]",
+        )
+        for place, binding in enumerate(bound)
+        if binding.host_port is not None
+    )
+
+
+def _last(end: int | msgspec.UnsetType, first: int) -> int:
+    return first if end is msgspec.UNSET else end
+
+
+def _want(at: str, request: PortRequest, *, ipv6: bool) -> Want:
+    count = (request.container_port_end or request.container_port) - request.container_port + 1
+    addresses = default_addresses(ipv6=ipv6) if request.host_ip is None else (_plain(request.host_ip),)
+    first = request.host_port or None
+    last = None if first is None else request.host_port_end or first
+    return Want(request.protocol, addresses, request.container_port, count, first, last, at)
+
+
+def _plain(address: Address) -> Address:
+    """Read an IPv4 address written as an IPv6 one as what it is."""
+    return (address.version == 6 and address.ipv4_mapped) or address
+
+
+def _faults(at: str, request: PortRequest) -> Iterator[Fault]:
+    first, last = request.container_port, request.container_port_end or request.container_port
+    host_first, host_last = request.host_port or 0, request.host_port_end or request.host_port or 0
+    if request.host_ip is not None and request.host_ip.is_multicast:
+        yield Fault(
+            field=f"{at}.host_ip", value=str(request.host_ip), reason=f"{request.host_ip} is a group's address"
+        )
+    if last < first:
+        reason = f"the range {first}-{last} ends before it begins"
+        yield Fault(field=f"{at}.container_port_end", value=last, reason=reason)
+    if host_first == 0 and host_last:
+        reason = f"a range that ends at {host_last} needs a host_port to begin at"
+        yield Fault(field=f"{at}.host_port_end", value=host_last, reason=reason)
+    elif host_last < host_first:
+        reason = f"the range {host_first}-{host_last} ends before it begins"
+        yield Fault(field=f"{at}.host_port_end", value=host_last, reason=reason)
+    elif host_first and host_last - host_first < last - first:
+        size, host_size = last - first + 1, host_last - host_first + 1
+        reason = f"{size} container ports do not fit into {host_size} host port{'s' * (host_size > 1)}"
+        yield Fault(field=f"{at}.host_port_end", value=host_last, reason=reason)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A sandbox's ports as bound: of each want the first host port, and where everything leads.
+
+    At least one address is there where there are wants.
+    """
+
+    label: str
+    wants: tuple[Want, ...]
+    ports: tuple[int, ...]
+    ipv4: IPv4Address | None = None
+    ipv6: IPv6Address | None = None
+    targets: Mapping[Place, Target] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", dict(self._lead()))
+
+    def _lead(self) -> Iterator[tuple[Place, Target]]:
+        for want, first in zip(self.wants, self.ports, strict=True):
+            for place in want.places(first):
+                yield place, Target(self._address(place.address.version), want.container_port + place.port - first)
+
+    def _address(self, version: int) -> Address:
+        address: Address | None = self.ipv4 or self.ipv6 if version == 4 else self.ipv6 or self.ipv4
+        assert address is not None
+        return address
+
+    def bindings(self) -> list[PortBinding]:
+        """Show the ports as bound, in the order of the wants, one entry a want and address."""
+        return [
+            PortBinding(
+                container_port=want.container_port,
+                protocol=want.protocol,
+                host_ip=address,
+                host_port=first,
+                container_ip=self._address(address.version),
+                container_port_end=want.container_port + want.count - 1 if want.count > 1 else msgspec.UNSET,
+                host_port_end=first + want.count - 1 if want.count > 1 else msgspec.UNSET,
+            )
+            for want, first in zip(self.wants, self.ports, strict=True)
+            for address in want.addresses
+        ]

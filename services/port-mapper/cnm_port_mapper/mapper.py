@@ -1,0 +1,381 @@
+"""The published ports of a node: bound sockets, translations and the proxy, changed together.
+
+A change of one sandbox is whole: its sockets are bound first, which is what can be refused; one transaction of
+the firewall follows; then the sockets are opened to traffic and those no longer wanted are closed.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cnm.bus import KeyedOrder
+from cnm.errors import CnmError, Exhausted, Forbidden, Invalid, Unavailable, Unsupported
+from cnm.messages.ports import CheckPorts, PublishPorts
+from cnm.messages.sandbox import PortBinding
+from cnm.types import Protocol
+from cnm_port_mapper.binding import Place, Publication, Want, read_bound, read_requests
+from cnm_port_mapper.config import Settings
+from cnm_port_mapper.placement import Occupancy, place, taken_by
+from cnm_port_mapper.ports import Firewall, Relay, Sockets
+from cnm_port_mapper.rules import Step, Translate, Translation, Unmap, plan, translations
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class _Holding:
+    """What a sandbox has; without ``publication`` only what the kernel still held when this process began."""
+
+    label: str
+    publication: Publication | None = None
+    elements: Mapping[Place, Translation] = field(default_factory=dict)
+
+    @property
+    def places(self) -> frozenset[Place]:
+        return frozenset(self.elements if self.publication is None else self.publication.targets)
+
+
+class _Refused(Exception):
+    """The kernel did not let a place be bound."""
+
+    def __init__(self, place: Place, error: OSError) -> None:
+        super().__init__(str(place))
+        self.place = place
+        self.error = error
+
+
+class PortMapper:
+    """Keeps what is published, one change of a sandbox after another."""
+
+    def __init__(self, *, sockets: Sockets, firewall: Firewall, relay: Relay, settings: Settings) -> None:
+        self._sockets = sockets
+        self._firewall = firewall
+        self._relay = relay
+        self._settings = settings
+        self._held: dict[str, _Holding] = {}
+        self._occupied = Occupancy()
+        self._bound: dict[Place, socket.socket] = {}
+        self._after: dict[Protocol, int] = {}
+        self._order = KeyedOrder()
+        self._changing: set[str] = set()
+        self._moment = 0
+        self._commanded: dict[str, int] = {}
+
+    async def take_over(self) -> None:
+        """Take note of what an earlier process left in the kernel; it stays until told otherwise."""
+        found: dict[str, dict[Place, Translation]] = {}
+        for where, translation in (await self._firewall.observe()).items():
+            if translation.owner:
+                found.setdefault(translation.owner, {})[where] = translation
+        for owner, elements in found.items():
+            self._held[owner] = _Holding(f"sandbox {owner[:12]}", elements=elements)
+            self._occupied.claim(tuple(elements), owner)
+
+    async def publish(self, command: PublishPorts) -> list[PortBinding]:
+        """Make a sandbox's ports exactly those asked for; return them, those that stood before first.
+
+        Raises:
+            Invalid: a contradiction, a host address that is not this node's, or a sandbox without an address.
+            Conflict: a fixed port is held; the message names the holder.
+            Exhausted: a range has no free port.
+            Unsupported: the kernel lacks the protocol.
+            Unavailable: the firewall refuses.
+
+        """
+        self._note(command.sandbox_id)
+        return await self.ensure(command)
+
+    async def unpublish(self, sandbox_id: str) -> None:
+        """Close all ports of a sandbox; one that has none is fine."""
+        self._note(sandbox_id)
+        await self.drop(sandbox_id)
+
+    async def check(self, command: CheckPorts) -> None:
+        """Refuse what ``publish`` would refuse now, as far as it is fixed.
+
+        Raises:
+            CnmError: as ``publish``.
+
+        """
+        wants = tuple(want for want in read_requests(command.requests, ipv6=self._sockets.ipv6) if not want.automatic)
+        self._demand(wants)
+        ports = self._place(wants, taken=self._holder_besides(command.sandbox_id))
+        held = self._held.get(command.sandbox_id, _Holding("")).places
+        for want, first in zip(wants, ports, strict=True):
+            for where in want.places(first) if want.fixed else ():
+                if any(where.overlaps(own) for own in held):
+                    continue
+                try:
+                    self._sockets.probe(where)
+                except OSError as error:
+                    raise await self._blame(where, error, want) from error
+
+    async def ensure(self, command: PublishPorts) -> list[PortBinding]:
+        """Do what ``publish`` does, on nobody's command."""
+        wants = (*read_bound(command.bound), *read_requests(command.requests, ipv6=self._sockets.ipv6))
+        self._demand(wants)
+        if wants and command.ipv4_address is None and command.ipv6_address is None:
+            raise Invalid.at("ipv4_address", None, f"{command.label} has no address to lead to")
+        async with self._turn(command.sandbox_id):
+            return await _uninterrupted(self._ensure(command, wants))
+
+    async def drop(self, sandbox_id: str) -> None:
+        """Do what ``unpublish`` does, on nobody's command."""
+        async with self._turn(sandbox_id):
+            if sandbox_id in self._held:
+                await _uninterrupted(self._drop(sandbox_id))
+
+    async def repair(self) -> tuple[Step, ...]:
+        """Make the firewall hold what it should, in one transaction; return the steps that it took."""
+        desired = {where: translation for held in self._held.values() for where, translation in held.elements.items()}
+        return await self._firewall.repair(desired, leave=frozenset(self._changing))
+
+    def stands(self, command: PublishPorts) -> bool:
+        """Tell whether a sandbox's ports are as a command without new requests wants them."""
+        held = self._held.get(command.sandbox_id)
+        if held is None or held.publication is None or command.requests:
+            return held is None and not command.bound and not command.requests
+        now = held.publication
+        wants = read_bound(command.bound)
+        asked = Publication(
+            command.label,
+            wants,
+            tuple(want.first or 0 for want in wants),
+            command.ipv4_address or (now.ipv4 if not wants else None),
+            command.ipv6_address or (now.ipv6 if not wants else None),
+        )
+        same = asked.label == now.label and asked.targets == now.targets
+        return same and all(where in self._bound for where in now.targets)
+
+    def sandboxes(self) -> tuple[str, ...]:
+        """Return the sandboxes that have ports."""
+        return tuple(self._held)
+
+    @property
+    def moment(self) -> int:
+        """The present, counted in commands."""
+        return self._moment
+
+    def commanded_since(self, moment: int, sandbox_id: str) -> bool:
+        """Tell whether a command for a sandbox came after a moment."""
+        return self._commanded.get(sandbox_id, 0) > moment
+
+    def forget_commands(self, moment: int) -> None:
+        """Forget what came up to a moment, when no older slice can still come."""
+        self._commanded = {sandbox_id: at for sandbox_id, at in self._commanded.items() if at > moment}
+
+    def _note(self, sandbox_id: str) -> None:
+        self._moment += 1
+        self._commanded[sandbox_id] = self._moment
+
+    def close(self) -> None:
+        """Close the sockets; translations stay, and with them the traffic."""
+        for where, bound in self._bound.items():
+            self._relay.stop(where)
+            bound.close()
+        self._bound.clear()
+
+    @asynccontextmanager
+    async def _turn(self, sandbox_id: str) -> AsyncIterator[None]:
+        async with self._order.turn(sandbox_id):
+            self._changing.add(sandbox_id)
+            try:
+                yield
+            finally:
+                self._changing.discard(sandbox_id)
+
+    async def _ensure(self, command: PublishPorts, wants: tuple[Want, ...]) -> list[PortBinding]:
+        old = self._held.get(command.sandbox_id, _Holding(command.label))
+        change = await self._reserve(command, wants, old)
+        new = _Holding(
+            command.label, change.publication, translations(change.publication.targets, command.sandbox_id)
+        )
+        try:
+            await self._translate(plan(new.elements, old.elements))
+        except OSError as error:
+            self._give_back(change, old)
+            raise Unavailable(f"the firewall refused: {error}") from error
+        self._settle(command.sandbox_id, old, new, opened=change.opened)
+        return change.publication.bindings()
+
+    async def _drop(self, sandbox_id: str) -> None:
+        old = self._held[sandbox_id]
+        for where in old.places:
+            bound = self._bound.get(where)
+            if bound is not None:
+                self._sockets.hold(bound)
+        try:
+            await self._translate(plan({}, old.elements))
+        except OSError as error:
+            for where in old.places & self._bound.keys():
+                self._sockets.admit(self._bound[where])
+            raise Unavailable(f"the firewall refused: {error}") from error
+        self._settle(sandbox_id, old, _Holding(old.label))
+
+    async def _translate(self, steps: Sequence[Step]) -> None:
+        """Carry out steps; where the kernel holds something else than we think, mend the table first."""
+        forget = [step.place for step in steps]
+        try:
+            await self._firewall.apply(steps, forget=forget)
+        except OSError:
+            await self.repair()
+            clear = [Unmap(step.place, step.translation) for step in steps]
+            await self._firewall.apply(
+                [*clear, *(step for step in steps if isinstance(step, Translate))], forget=forget
+            )
+
+    def _settle(self, sandbox_id: str, old: _Holding, new: _Holding, *, opened: Sequence[Place] = ()) -> None:
+        gone = old.places - new.places
+        for where in gone:
+            self._release(where)
+        self._occupied.release(tuple(gone))
+        if new.publication is None or not new.publication.wants:
+            self._held.pop(sandbox_id, None)
+            return
+        self._held[sandbox_id] = new
+        for where, target in new.publication.targets.items():
+            self._relay.serve(where, self._bound[where], target)
+        for where in opened:
+            self._sockets.admit(self._bound[where])
+        for want, first in zip(new.publication.wants, new.publication.ports, strict=True):
+            if want.automatic and not old.places.issuperset(want.places(first)):
+                self._after[want.protocol] = first + want.count - 1
+
+    def _release(self, where: Place) -> None:
+        bound = self._bound.pop(where, None)
+        if bound is not None:
+            self._relay.stop(where)
+            bound.close()
+
+    async def _reserve(self, command: PublishPorts, wants: tuple[Want, ...], old: _Holding) -> "_Change":
+        """Choose ports and bind their sockets, choosing again while another process has what was chosen."""
+        refused: set[Place] = set()
+        holder = self._holder_besides(command.sandbox_id)
+        former = () if old.publication is None else zip(old.publication.wants, old.publication.ports, strict=True)
+        choices = tuple(former)
+
+        def taken(where: Place) -> str | None:
+            return "another process" if where in refused else holder(where)
+
+        while True:
+            ports = self._place(wants, taken=taken, former=choices)
+            publication = Publication(command.label, wants, ports, command.ipv4_address, command.ipv6_address)
+            change = _Change(publication)
+            try:
+                self._bind(change, old)
+            except _Refused as refusal:
+                self._give_back(change, old)
+                want = _want_of(refusal.place, wants, ports)
+                if want.fixed or refusal.error.errno != errno.EADDRINUSE:
+                    raise await self._blame(refusal.place, refusal.error, want) from refusal
+                refused.add(refusal.place)
+                if want.automatic and len(refused) >= self._settings.automatic_attempts:
+                    raise Exhausted(
+                        f"no free host port for {want.container_port}/{want.protocol} after {len(refused)} attempts"
+                    ) from refusal
+                continue
+            self._occupied.claim(tuple(publication.targets), command.sandbox_id)
+            return change
+
+    def _place(
+        self,
+        wants: Sequence[Want],
+        *,
+        taken: Callable[[Place], str | None],
+        former: Sequence[tuple[Want, int]] = (),
+    ) -> tuple[int, ...]:
+        automatic = self._sockets.automatic()
+        return place(wants, taken=taken, automatic=automatic, after=self._after, former=former)
+
+    def _bind(self, change: "_Change", old: _Holding) -> None:
+        targets = change.publication.targets
+        going: dict[tuple[Protocol, int], list[Place]] = {}
+        for where in old.places - targets.keys():
+            going.setdefault((where.protocol, where.port), []).append(where)
+        for where in targets:
+            if where in self._bound:
+                continue
+            # A sandbox that changes 0.0.0.0:80 for 10.0.0.1:80 is in its own way.
+            for hindrance in going.get((where.protocol, where.port), ()):
+                if hindrance.overlaps(where) and hindrance in self._bound:
+                    self._release(hindrance)
+                    change.yielded.append(hindrance)
+            try:
+                self._bound[where] = self._sockets.open(where)
+            except OSError as error:
+                raise _Refused(where, error) from error
+            change.opened.append(where)
+
+    def _give_back(self, change: "_Change", old: _Holding) -> None:
+        """Undo what was bound for a change that did not come about."""
+        for where in change.opened:
+            self._bound.pop(where).close()
+        self._occupied.release(tuple(where for where in change.opened if where not in old.places))
+        for where in change.yielded:
+            try:
+                bound = self._sockets.open(where)
+            except OSError:
+                continue  # lost to another process within this instant; translation goes on
+            self._bound[where] = bound
+            assert old.publication is not None
+            self._relay.serve(where, bound, old.publication.targets[where])
+            self._sockets.admit(bound)
+
+    def _holder_besides(self, sandbox_id: str) -> Callable[[Place], str | None]:
+        def holder(where: Place) -> str | None:
+            owner = self._occupied.holder(where, besides=sandbox_id)
+            return None if owner is None else self._label(owner)
+
+        return holder
+
+    def _label(self, owner: str) -> str:
+        held = self._held.get(owner)
+        return f"sandbox {owner[:12]}" if held is None else held.label
+
+    def _demand(self, wants: Iterable[Want]) -> None:
+        for want in wants:
+            if not self._sockets.supports(want.protocol):
+                raise Unsupported(f"this kernel has no {want.protocol}")
+
+    async def _blame(self, where: Place, error: OSError, want: Want) -> CnmError:
+        """Say why a place cannot be bound, naming who has it."""
+        match error.errno:
+            case errno.EADDRINUSE:
+                return taken_by(where, await self._sockets.holder(where))
+            case errno.EADDRNOTAVAIL | errno.EINVAL | errno.ENODEV:
+                reason = f"{where.address} is not an address of this node, so nothing can be published at {where}"
+                return Invalid.at(f"{want.field}.host_ip", str(where.address), reason)
+            case errno.EACCES | errno.EPERM:
+                return Forbidden(f"this node does not let us bind {where}")
+            case errno.EAFNOSUPPORT | errno.EPROTONOSUPPORT:
+                return Unsupported(f"this kernel cannot bind {where}")
+            case errno.EMFILE | errno.ENFILE | errno.ENOBUFS | errno.ENOMEM:
+                return Exhausted(f"this node has no file descriptor left to bind {where}")
+            case _:
+                return Unavailable(f"cannot bind {where}: {error.strerror}")
+
+
+@dataclass
+class _Change:
+    publication: Publication
+    opened: list[Place] = field(default_factory=list)
+    yielded: list[Place] = field(default_factory=list)
+
+
+def _want_of(where: Place, wants: Sequence[Want], ports: Sequence[int]) -> Want:
+    return next(want for want, first in zip(wants, ports, strict=True) if where in want.places(first))
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, R]) -> R:
+    """Finish what was begun in the kernel, though the caller gives up; it takes milliseconds."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        task.exception()
+        raise

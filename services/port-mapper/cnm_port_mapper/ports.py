@@ -1,0 +1,90 @@
+"""What the port mapper needs of the host it runs on."""
+
+import socket
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from cnm import types
+from cnm_port_mapper.binding import Place, Target
+from cnm_port_mapper.placement import Automatic
+from cnm_port_mapper.rules import Step, Translation
+
+
+class Sockets(Protocol):
+    """Bound sockets, which keep host ports from everybody else."""
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether this host has IPv6."""
+        ...
+
+    def supports(self, protocol: types.Protocol) -> bool:
+        """Tell whether this kernel has a protocol."""
+        ...
+
+    def automatic(self) -> Automatic:
+        """Return the ports that may be chosen."""
+        ...
+
+    def open(self, place: Place) -> socket.socket:
+        """Bind a place, and listen, while the kernel drops whatever comes.
+
+        Raises:
+            OSError: EADDRINUSE, EADDRNOTAVAIL and the like.
+
+        """
+        ...
+
+    def hold(self, bound: socket.socket) -> None:
+        """Drop whatever comes."""
+        ...
+
+    def admit(self, bound: socket.socket) -> None:
+        """End the dropping."""
+        ...
+
+    def probe(self, place: Place) -> None:
+        """Bind a place and give it back at once.
+
+        Raises:
+            OSError: as ``open``.
+
+        """
+        ...
+
+    async def holder(self, place: Place) -> str:
+        """Name the process that has a place."""
+        ...
+
+
+class Firewall(Protocol):
+    """The maps that translate host ports; whatever is given is one transaction."""
+
+    async def apply(self, steps: Collection[Step], *, forget: Collection[Place] = ()) -> None:
+        """Carry out steps, then forget the UDP flows that were sent to some places.
+
+        Raises:
+            OSError: the kernel refuses; nothing was changed.
+
+        """
+        ...
+
+    async def observe(self) -> dict[Place, Translation]:
+        """Return what the maps hold."""
+        ...
+
+    async def repair(self, desired: Mapping[Place, Translation], *, leave: Collection[str] = ()) -> tuple[Step, ...]:
+        """Make the table and its maps as desired, but for the owners to leave; return the steps that it took."""
+        ...
+
+
+class Relay(Protocol):
+    """Serves what reaches a bound socket itself."""
+
+    def serve(self, place: Place, bound: socket.socket, target: Target) -> None:
+        """Accept at a place and lead to a target; served already, new connections lead there."""
+        ...
+
+    def stop(self, place: Place) -> None:
+        """Accept no more at a place and end what goes through it; the socket stays open."""
+        ...

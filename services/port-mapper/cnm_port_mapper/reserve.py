@@ -1,0 +1,119 @@
+"""Bound sockets: a host port is ours because nobody else can bind it.
+
+A listening socket completes connections before anybody serves them, so each is bound under a classic BPF filter
+that drops all, which goes when translation stands (the kernel's Documentation/networking/filter.rst).
+"""
+
+import asyncio
+import ctypes
+import resource
+import socket
+import struct
+from pathlib import Path
+
+from cnm import types
+from cnm.kernel import sockdiag
+from cnm_port_mapper.binding import Place
+from cnm_port_mapper.placement import Automatic
+
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+IP_PKTINFO = 8  # socket has no name for it before Python 3.12
+IPPROTO_SCTP = 132
+BACKLOG = 4096  # the kernel takes somaxconn if that is less
+SETTINGS = Path("/proc/sys/net/ipv4")
+
+_DROP_ALL = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # ret #0
+_FILTER = struct.pack("@HP", 1, ctypes.addressof(_DROP_ALL))  # struct sock_fprog
+_KINDS: dict[types.Protocol, tuple[socket.SocketKind, int]] = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, IPPROTO_SCTP),
+}
+
+
+class BoundSockets:
+    """Makes the sockets, in the namespace of the process."""
+
+    def __init__(self) -> None:
+        self.ipv6 = _can(socket.AF_INET6, "tcp")
+        self._protocols = frozenset(protocol for protocol in _KINDS if _can(socket.AF_INET, protocol))
+        _raise_descriptor_limit()
+
+    def supports(self, protocol: types.Protocol) -> bool:
+        """Tell whether this kernel has a protocol."""
+        return protocol in self._protocols
+
+    def automatic(self) -> Automatic:
+        """Return the ports that the kernel itself would choose from."""
+        try:
+            reserved = (SETTINGS / "ip_local_reserved_ports").read_text()
+            return Automatic.parse((SETTINGS / "ip_local_port_range").read_text(), reserved)
+        except OSError:
+            return Automatic()
+
+    def open(self, place: Place) -> socket.socket:
+        """Bind a place, and listen, while the kernel drops whatever comes."""
+        bound = _bind(place)
+        try:
+            if place.protocol != "udp":
+                bound.listen(BACKLOG)
+        except OSError:
+            bound.close()
+            raise
+        return bound
+
+    def hold(self, bound: socket.socket) -> None:
+        """Drop whatever comes."""
+        bound.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, _FILTER)
+
+    def admit(self, bound: socket.socket) -> None:
+        """End the dropping."""
+        bound.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+    def probe(self, place: Place) -> None:
+        """Bind a place and give it back at once; nobody is ever accepted."""
+        _bind(place).close()
+
+    async def holder(self, place: Place) -> str:
+        """Name the process that has a place."""
+        if place.protocol == "sctp":
+            return "another process"
+        found = await asyncio.to_thread(sockdiag.find_listener, place.protocol, place.address, place.port)
+        return "another process" if found is None else f"{found.command} (pid {found.pid})"
+
+
+def _bind(place: Place) -> socket.socket:
+    kind, number = _KINDS[place.protocol]
+    six = place.address.version == 6
+    bound = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind, number)
+    try:
+        bound.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, _FILTER)
+        if six:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if place.protocol != "udp":
+            # Else connections in TIME_WAIT keep the port. With UDP it would let two have one port.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif six:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        bound.bind((str(place.address), place.port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _can(family: int, protocol: types.Protocol) -> bool:
+    try:
+        socket.socket(family, *_KINDS[protocol]).close()
+    except OSError:
+        return False
+    return True
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files as this process may have: each port is two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,64 @@
+"""The port mapper of one node, put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cnm.bus import Route
+from cnm.messages.node import PortSlice
+from cnm_port_mapper import handlers, reconcile
+from cnm_port_mapper.config import Settings
+from cnm_port_mapper.mapper import PortMapper
+from cnm_port_mapper.nftables import open_firewall
+from cnm_port_mapper.proxy import Proxy
+from cnm_port_mapper.reserve import BoundSockets
+
+
+class Service:
+    """What a worker needs of the port mapper."""
+
+    def __init__(self, mapper: PortMapper) -> None:
+        self._mapper = mapper
+        self._clock: int | None = None
+        self._since = 0
+        self._asked = 0
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return which handler answers which command."""
+        return handlers.routes(self._mapper)
+
+    def asking(self) -> None:
+        """Note that a slice is asked for now: what is commanded from here on is newer than it."""
+        self._asked = self._mapper.moment
+
+    async def converge(self, slice: PortSlice) -> reconcile.Convergence:
+        """Make the node's ports as a slice tells, but for what was commanded since it was asked for.
+
+        A slice counts as asked for when its clock was first seen: while that stands still, whatever was commanded
+        is not committed yet. Without ``asking`` it counts from the convergence before.
+        """
+        began = self._mapper.moment
+        if slice.clock != self._clock:
+            self._clock, self._since = slice.clock, self._asked
+            self._mapper.forget_commands(self._since)
+        done = await reconcile.converge(self._mapper, slice, since=self._since)
+        self._asked = began
+        return done
+
+
+@asynccontextmanager
+async def open_port_mapper(settings: Settings | None = None) -> AsyncIterator[Service]:
+    """Open the port mapper of the process's network namespace; on leaving, sockets close and translations stay.
+
+    First thing in the process: libnftables needs a low descriptor.
+    """
+    settings = settings or Settings()
+    async with open_firewall() as firewall, asyncio.TaskGroup() as tasks:
+        relay = Proxy(tasks, settings)
+        mapper = PortMapper(sockets=BoundSockets(), firewall=firewall, relay=relay, settings=settings)
+        await mapper.take_over()
+        try:
+            yield Service(mapper)
+        finally:
+            mapper.close()
+            relay.close()

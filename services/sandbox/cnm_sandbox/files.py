@@ -1,0 +1,135 @@
+"""The files of sandboxes, and those of the node that they follow.
+
+A container has its file bind-mounted over /etc/hosts or /etc/resolv.conf, so a file keeps its inode: it is
+written in place, never renamed. One write brings the new text, padded with blank lines to the old length, and the
+padding is cut off after it: a reader sees the old text or the new one, never half a line.
+
+Beside each file a record holds what we may have written: the lines of hosts, the hashes of resolv.conf. It is
+widened before the file is written and narrowed after, so that a crash in between makes nothing of ours look like
+a user's edit.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from cnm.messages.namespace import SandboxSpec
+from cnm_sandbox import hosts, resolv
+from cnm_sandbox.config import Settings
+from cnm_sandbox.namespace import HOST
+
+MODE = 0o644
+DIRECTORY_MODE = 0o755
+
+
+def read(path: Path) -> str:
+    """Return a file's text, nothing when there is none; what is not UTF-8 survives a copy."""
+    try:
+        return path.read_text(errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+
+
+def write_in_place(path: Path, text: str) -> None:
+    """Make a file hold a text; its inode stays."""
+    path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    content = text.encode(errors="surrogateescape")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+    try:
+        size = os.fstat(fd).st_size
+        if not size:
+            os.fchmod(fd, MODE)  # whatever the umask: a container's users read it
+        padded = content.ljust(size, b"\n")
+        if os.pwrite(fd, padded, 0) != len(padded):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if size > len(content):
+            os.ftruncate(fd, len(content))
+    finally:
+        os.close(fd)
+
+
+class SandboxFiles:
+    """Writes and removes the files of sandboxes; each method blocks for some file operations."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def origin(self) -> Path:
+        """Return the node's file that tells its search domains and servers: systemd-resolved's where it rules."""
+        settings = self._settings
+        if settings.systemd_resolv_conf.exists() and resolv.is_systemd_stub(read(settings.resolv_conf)):
+            return settings.systemd_resolv_conf
+        return settings.resolv_conf
+
+    def write(self, spec: SandboxSpec) -> tuple[str, ...]:
+        """Make both files stand; return the paths of those that were written."""
+        return tuple(path for path, written in (self._hosts(spec), self._resolv_conf(spec)) if written)
+
+    def _hosts(self, spec: SandboxSpec) -> tuple[str, bool]:
+        if spec.namespace == HOST:
+            wanted = hosts.extend(read(self._settings.hosts), spec.hosts)
+        else:
+            wanted = hosts.render(spec.hosts, enable_ipv6=spec.enable_ipv6)
+        path = Path(spec.hosts_path)
+        record = hosts_record(path)
+        ours = read(record).splitlines()
+        text = hosts.merge(wanted, read(path), frozenset(ours))
+        return spec.hosts_path, _replace(path, text, record, ours, wanted.splitlines())
+
+    def _resolv_conf(self, spec: SandboxSpec) -> tuple[str, bool]:
+        if spec.namespace == HOST:
+            wanted = resolv.render_host(
+                read(self._settings.resolv_conf), servers=spec.servers, search=spec.search, options=spec.options
+            )
+        else:
+            wanted = resolv.render(resolv.parse(read(self.origin())), search=spec.search, options=spec.options)
+        path = Path(spec.resolv_conf_path)
+        record = resolv_conf_record(path)
+        ours = read(record).split()
+        if resolv.is_edited(read(path), ours):
+            return spec.resolv_conf_path, False
+        return spec.resolv_conf_path, _replace(path, wanted, record, ours, [resolv.fingerprint(wanted)])
+
+    def remove(self, spec: SandboxSpec) -> None:
+        """Remove a sandbox's files and its directory; what is gone is fine."""
+        for path in (Path(spec.hosts_path), Path(spec.resolv_conf_path)):
+            for each in (path, hosts_record(path), resolv_conf_record(path)):
+                each.unlink(missing_ok=True)
+        self.remove_directory(spec.sandbox_id)
+
+    def remove_directory(self, sandbox_id: str) -> None:
+        """Remove what is left of a sandbox's files; what is gone is fine."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._settings.directories / sandbox_id)
+
+
+def hosts_record(path: Path) -> Path:
+    """Return where the lines are kept that we wrote into a hosts file."""
+    return path.with_name(path.name + ".lines")
+
+
+def resolv_conf_record(path: Path) -> Path:
+    """Return where the hash is kept of what we wrote into a resolv.conf file."""
+    return path.with_name(path.name + ".hash")
+
+
+def _replace(path: Path, text: str, record: Path, ours: Collection[str], after: Collection[str]) -> bool:
+    """Write a file and its record where they differ; tell whether the file did."""
+    if path.exists() and read(path) == text:
+        if list(ours) != list(after):
+            _write_record(record, after)
+        return False
+    wide = [*after, *(each for each in ours if each not in after)]
+    if list(ours) != wide:
+        _write_record(record, wide)
+    write_in_place(path, text)
+    if wide != list(after):
+        _write_record(record, after)
+    return True
+
+
+def _write_record(record: Path, entries: Collection[str]) -> None:
+    write_in_place(record, "".join(f"{entry}\n" for entry in entries))

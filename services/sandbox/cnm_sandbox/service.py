@@ -1,0 +1,87 @@
+"""The sandbox worker's parts, put together."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from cnm.bus import Route
+from cnm.kernel.thread import NetlinkThread
+from cnm.messages.node import SandboxSlice
+from cnm.types import Address, Prefix
+from cnm_sandbox import handlers, node_routes, reconcile, resolv
+from cnm_sandbox.config import Settings
+from cnm_sandbox.files import SandboxFiles, read
+from cnm_sandbox.node import LinuxNode
+from cnm_sandbox.probe import probe
+from cnm_sandbox.reconcile import Converged
+from cnm_sandbox.touched import Touched
+
+
+class SandboxService:
+    """Answers commands, converges, and tells what the node is like."""
+
+    def __init__(self, settings: Settings, thread: NetlinkThread) -> None:
+        self._settings = settings
+        self._thread = thread
+        self._node = LinuxNode(thread, settings)
+        self._touched = Touched()
+        self._asked = 0
+        self._kernel: Mapping[str, bool] | None = None
+
+    def routes(self) -> Sequence[Route]:
+        """Say who answers what."""
+        return handlers.routes(node=self._node, touched=self._touched)
+
+    async def fetch(self, ask: Callable[[int | None], Awaitable[SandboxSlice]], clock: int | None) -> SandboxSlice:
+        """Ask for the slice, and remember when: what a command touches from now on is newer than it.
+
+        An unchanged slice is applied with the ids that were busy when it was new, so for such a one the moment
+        stays where the last comparison began.
+        """
+        moment = self._touched.now()
+        found = await ask(clock)
+        if not found.unchanged:
+            self._asked = moment
+        return found
+
+    async def converge(self, wanted: SandboxSlice) -> Converged:
+        """Make what a slice says stand, but for what a command touched since it was asked for.
+
+        A slice that `fetch` did not bring counts as asked for when the last comparison began.
+        """
+        since, self._asked = self._asked, self._touched.now()
+        return await reconcile.converge(wanted, node=self._node, touched=self._touched, asked=since)
+
+    async def kernel(self) -> Mapping[str, bool]:
+        """Return what the node's kernel can do; it is found out once."""
+        if self._kernel is None:
+            self._kernel = await self._thread.run(probe)
+        return self._kernel
+
+    async def taken(self) -> list[Prefix]:
+        """Return the prefixes that no pool may overlap: the node's routes and its name servers."""
+        return await self._thread.run(self._read_taken)
+
+    def _read_taken(self) -> list[Prefix]:
+        origin = SandboxFiles(self._settings).origin()
+        return node_routes.read_taken(resolv.parse(read(origin)).servers)
+
+    async def address(self) -> Address | None:
+        """Return where other nodes reach this one: as told, else by its default route, if it has one."""
+        return self._settings.node_address or await self._thread.run(node_routes.read_address)
+
+    async def describe(self) -> dict[str, Any]:
+        """Return what the node's heartbeat says of it."""
+        address = await self.address()
+        return {
+            "kernel": dict(await self.kernel()),
+            "taken": await self.taken(),
+            "address": None if address is None else str(address),
+        }
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[SandboxService]:
+    """Start the netlink thread and put the service on it; leaving waits for what the thread is doing."""
+    async with NetlinkThread("sandbox") as thread:
+        yield SandboxService(settings, thread)

@@ -1,0 +1,127 @@
+"""The bus as services see it: ask another service, answer for one's own, tell what has become true.
+
+The adapter to NATS is ``nats_bus``; the one inside a process, for tests, is in ``testing``.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from cnm.errors import Invalid
+from cnm.messages.message import Command
+
+DEFAULT_DEADLINE_MS = 10_000
+MAX_DEADLINE_MS = 600_000
+
+TRACEPARENT = "traceparent"
+REQUEST_ID = "Cnm-Request-Id"
+DEADLINE_MS = "Cnm-Deadline-Ms"
+ERROR = "Nats-Service-Error"
+ERROR_CODE = "Nats-Service-Error-Code"
+MESSAGE_ID = "Nats-Msg-Id"
+
+R = TypeVar("R")
+
+
+class Bus(Protocol):
+    """Asks other services."""
+
+    async def ask(self, command: Command[R], *, node: str | None = None) -> R:
+        """Send a command to its owner, on a node when it is one for a node's worker, and return the reply.
+
+        The time left of the call that is being answered bounds it.
+
+        Raises:
+            CnmError: what the owner refused with; ``Unavailable`` when nobody answers.
+
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Which handler answers a command.
+
+    ``order_by`` gives a key: commands of one key are answered one after another, across all routes of a
+    service. ``once`` marks commands whose replies are kept under the caller's request id, so that a repeat does
+    nothing twice.
+    """
+
+    command: type[Command[Any]]
+    handler: Callable[[Any], Awaitable[Any]]
+    order_by: Callable[[Any], str] | None = None
+    once: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """The call that is being answered; ``deadline`` is on the clock of ``time.monotonic``."""
+
+    request_id: str
+    trace_id: str
+    deadline: float
+
+    def left_s(self) -> float:
+        """Return the seconds left, at least 1 ms."""
+        return max(0.001, self.deadline - time.monotonic())
+
+
+_call: ContextVar[Call | None] = ContextVar("cnm_call", default=None)
+
+
+def current_call() -> Call | None:
+    """Return the call that is being answered here, or None outside of one."""
+    return _call.get()
+
+
+def set_current_call(call: Call | None) -> None:
+    """Say which call the present task answers."""
+    _call.set(call)
+
+
+def parse_deadline_ms(text: str | None) -> int:
+    """Read the deadline header.
+
+    Raises:
+        Invalid: it is no whole number of milliseconds above 0.
+
+    """
+    if text is None:
+        return DEFAULT_DEADLINE_MS
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) == 0:
+        raise Invalid.at(DEADLINE_MS, text, f"expected whole milliseconds above 0, got {text!r}")
+    return min(int(text), MAX_DEADLINE_MS)
+
+
+@dataclass
+class KeyedOrder:
+    """Lets holders of one key through one after another, in the order they came; others do not wait."""
+
+    _tails: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def turn(self, key: str) -> AsyncIterator[None]:
+        """Wait for the turn of this key, and hold it for the body."""
+        before = self._tails.get(key)
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tails[key] = mine
+
+        def release(_: object = None) -> None:
+            if not mine.done():
+                mine.set_result(None)
+            if self._tails.get(key) is mine:
+                del self._tails[key]
+
+        try:
+            if before is not None:
+                await asyncio.shield(before)
+            yield
+        finally:
+            if before is not None and not before.done():
+                before.add_done_callback(release)
+            else:
+                release()

@@ -1,0 +1,37 @@
+"""Every command, reply and event, declared once, one file an owner."""
+
+from typing import Any
+
+from cnm.messages.bridge import BRIDGE_COMMANDS
+from cnm.messages.endpoint import ENDPOINT_COMMANDS
+from cnm.messages.ipam import IPAM_COMMANDS
+from cnm.messages.message import Command
+from cnm.messages.names import NAME_COMMANDS
+from cnm.messages.namespace import NAMESPACE_COMMANDS
+from cnm.messages.network import NETWORK_COMMANDS
+from cnm.messages.node import NODE_COMMANDS
+from cnm.messages.ports import PORT_COMMANDS
+from cnm.messages.sandbox import SANDBOX_COMMANDS
+
+COMMANDS: dict[str, tuple[type[Command[Any]], ...]] = {
+    "cnm-controller": NETWORK_COMMANDS + ENDPOINT_COMMANDS + SANDBOX_COMMANDS + NODE_COMMANDS,
+    "cnm-ipam": IPAM_COMMANDS,
+    "cnm-sandbox": NAMESPACE_COMMANDS,
+    "cnm-driver-bridge": BRIDGE_COMMANDS,
+    "cnm-port-mapper": PORT_COMMANDS,
+    "cnm-resolver": NAME_COMMANDS,
+}
+"""The commands that each service answers."""
+
+EVENTS: dict[str, tuple[str, ...]] = {
+    "network": ("created", "updated", "deleted"),
+    "endpoint": ("created", "joined", "left", "updated", "deleted", "ready", "unready"),
+    "sandbox": ("created", "deleted"),
+    "port": ("published", "unpublished"),
+    "pool": ("requested", "released", "conflict"),
+    "address": ("requested", "released"),
+    "service": ("created", "updated", "deleted"),
+    "node": ("joined", "left", "down"),
+    "drift": ("found", "repaired"),
+}
+"""The participles of each noun that events are published of."""

@@ -1,0 +1,209 @@
+"""What a message is: a frozen struct that knows its subject, its reply and how to be read from a stranger's JSON.
+
+msgspec stops at the first fault; a client of CNM is told *every* fault, so a body that does not decode is walked
+once more, field by field.
+"""
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from cnm.errors import Fault, Invalid
+from cnm.types import SCHEMA_FORMATS, dec_hook, enc_hook, node_token
+
+MAX_BODY_BYTES = 1024 * 1024
+
+Reply_co = TypeVar("Reply_co", covariant=True)
+
+
+class Empty(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply that says only that it worked."""
+
+
+class Command(msgspec.Struct, Generic[Reply_co], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An imperative with one owner and exactly one reply type.
+
+    ``subject`` may hold ``{node}``: then the command goes to that node's worker, and to nobody else.
+    """
+
+    subject: ClassVar[str] = ""
+
+    @classmethod
+    def reply_type(cls) -> type[Any]:
+        """Return the class of the reply."""
+        return _reply_type(cls)
+
+    @classmethod
+    def subject_on(cls, node: str | None = None) -> str:
+        """Return the subject, on a node when the command is one for a node's worker."""
+        return cls.subject.format(node=node_token(node)) if node is not None else cls.subject
+
+
+@cache
+def _reply_type(kind: type[Command[Any]]) -> type[Any]:
+    for base in types.get_original_bases(kind) if hasattr(types, "get_original_bases") else _bases(kind):
+        if typing.get_origin(base) is Command:
+            found: type[Any] = typing.get_args(base)[0]
+            return found
+    raise TypeError(f"{kind.__name__} does not say what it replies")
+
+
+def _bases(kind: type) -> tuple[Any, ...]:
+    bases: tuple[Any, ...] = kind.__dict__.get("__orig_bases__", ())
+    return bases
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that has become true; its subject is ``cnm.v1.event.<noun>.<participle>.<id>``."""
+
+    id: str
+    time: datetime
+    node: str | None
+    trace_id: str
+    request_id: str
+    object: dict[str, Any]
+
+
+def event_subject(noun: str, participle: str, about: str) -> str:
+    """Return the subject of an event about the object with this id."""
+    return f"cnm.v1.event.{noun}.{participle}.{node_token(about)}"
+
+
+_encoder = msgspec.json.Encoder(enc_hook=enc_hook)
+
+
+def encode(message: Any) -> bytes:
+    """Write a message as JSON."""
+    return _encoder.encode(message)
+
+
+def to_builtins(message: Any) -> Any:
+    """Write a message as dicts, lists and text, as JSON would show it."""
+    return msgspec.to_builtins(message, enc_hook=enc_hook, str_keys=True)
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, dec_hook=dec_hook)
+
+
+def decode_trusted(kind: type[Reply_co], body: bytes) -> Reply_co:
+    """Read what a worker of ours wrote.
+
+    Raises:
+        msgspec.ValidationError: it is not what it should be.
+
+    """
+    found: Reply_co = _decoder(typing.cast("Any", kind)).decode(body)
+    return found
+
+
+def decode(kind: type[Reply_co], body: bytes) -> Reply_co:
+    """Read what a stranger wrote; an empty body is ``{}``.
+
+    Raises:
+        Invalid: no JSON object, too large, or wrong fields; ``details["fields"]`` lists all of them.
+
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise Invalid.at("", len(body), f"the body has {len(body)} bytes, the limit is {MAX_BODY_BYTES}")
+    try:
+        found: Reply_co = _decoder(typing.cast("Any", kind)).decode(body or b"{}")
+    except msgspec.ValidationError as error:
+        raise Invalid.of(_faults(kind, body) or [_fault_of("", None, error)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid.at("", None, f"the body is not JSON: {error}") from None
+    return found
+
+
+def _faults(kind: Any, body: bytes) -> list[Fault]:
+    try:
+        value = msgspec.json.decode(body or b"{}")
+        return list(_walk(kind, value, ""))
+    except RecursionError:
+        return [Fault(field="", reason="the body is nested too deeply")]
+
+
+def _fault_of(path: str, value: Any, error: Exception) -> Fault:
+    reason = str(error).split(" - at `$")[0]
+    shown = "" if value is None else f" (got {_short(value)})"
+    if isinstance(value, str) and value and value in reason:
+        shown = ""
+    return Fault(field=path, value=value, reason=reason + shown)
+
+
+def _short(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _walk(kind: Any, value: Any, path: str) -> Iterator[Fault]:
+    """Yield every fault of a value, deepest first; a container with faulty parts is not itself called faulty."""
+    inner = _inner(kind, value)
+    if inner is not None and isinstance(value, dict) and _is_struct(inner):
+        yield from _walk_struct(inner, value, path)
+        return
+    if inner is not None and isinstance(value, list) and typing.get_origin(inner) in (list, tuple):
+        part = typing.get_args(inner)[0]
+        for index, item in enumerate(value):
+            yield from _walk(part, item, f"{path}[{index}]")
+        return
+    if inner is not None and isinstance(value, dict) and typing.get_origin(inner) is dict:
+        part = typing.get_args(inner)[1]
+        for name, item in value.items():
+            yield from _walk(part, item, f"{path}.{name}")
+        return
+    try:
+        msgspec.convert(value, kind, dec_hook=dec_hook)
+    except msgspec.ValidationError as error:
+        yield _fault_of(path, value, error)
+
+
+def _walk_struct(kind: type[msgspec.Struct], value: Mapping[str, Any], path: str) -> Iterator[Fault]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for name, item in value.items():
+        where = f"{path}.{name}" if path else name
+        if name in fields:
+            yield from _walk(fields[name].type, item, where)
+        elif kind.__struct_config__.forbid_unknown_fields:
+            yield Fault(field=where, value=item, reason=f"unknown field {name!r}")
+    for name, field in fields.items():
+        if field.required and name not in value:
+            where = f"{path}.{name}" if path else name
+            yield Fault(field=where, value=None, reason=f"required field {name!r} is missing")
+
+
+def _inner(kind: Any, value: Any) -> Any:
+    """Strip what wraps a type, and take from a union the member that a value of this JSON kind can be."""
+    while typing.get_origin(kind) is Annotated:
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        members = [_inner(member, value) for member in typing.get_args(kind)]
+        wanted = (list, tuple) if isinstance(value, list) else dict
+        for member in members:
+            if isinstance(value, dict) and _is_struct(member):
+                return member
+            if typing.get_origin(member) in (wanted if isinstance(wanted, tuple) else (wanted,)):
+                return member
+        return None
+    return kind
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def schema(kind: Any) -> dict[str, Any]:
+    """Return the JSON schema of a message, its parts under ``$defs``."""
+
+    def hook(unknown: type) -> dict[str, Any]:
+        return SCHEMA_FORMATS[unknown]
+
+    return msgspec.json.schema(kind, schema_hook=hook)

@@ -1,0 +1,171 @@
+"""Networks: what a client asks of the controller, and what it is shown."""
+
+from datetime import datetime
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from cnm.messages.message import Command, Empty
+from cnm.types import Address, Id, Key, Name, Prefix
+
+DnsDomain = Annotated[str, Meta(min_length=1, max_length=253)]
+Filters = dict[str, list[str | bool]]
+
+
+class PoolRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A pool that a network asks for; ``subnet`` of 0.0.0.0/24 or ::/120 asks only for the size."""
+
+    subnet: Prefix | None = None
+    range: Prefix | None = None
+    gateway: Address | None = None
+    aux_addresses: dict[str, Address] = {}
+
+
+class IpamRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a network gets its addresses."""
+
+    driver: str = "default"
+    address_space: Name | None = None
+    options: dict[str, str | int | bool] = {}
+    pools: list[PoolRequest] = []
+
+
+class NetworkDns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A network's own DNS settings; ``ttl`` in seconds."""
+
+    servers: list[Address] = []
+    search: list[DnsDomain] = []
+    ttl: Annotated[int, Meta(ge=0, le=86400)] | None = None
+    domains: dict[str, list[Address]] = {}
+
+
+class NetworkPool(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool of a network as shown; counts are text above 2^53."""
+
+    subnet: Prefix
+    range: Prefix | None = None
+    gateway: Address | None = None
+    aux_addresses: dict[str, Address] = {}
+    in_use: int | str = 0
+    available: int | str = 0
+
+
+class NetworkIpam(msgspec.Struct, frozen=True, kw_only=True):
+    """The addresses of a network as shown."""
+
+    driver: str
+    options: dict[str, str] = {}
+    pools: list[NetworkPool] = []
+
+
+class NetworkEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One line about an endpoint, as its network shows it."""
+
+    id: Id
+    name: str
+    sandbox: Id | None
+    mac_address: str
+    ipv4_address: str | None
+    ipv6_address: str | None
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A network as shown."""
+
+    id: Id
+    name: str
+    driver: str
+    scope: str
+    created: datetime
+    internal: bool
+    attachable: bool
+    ingress: bool
+    config_only: bool
+    config_from: str | None
+    enable_ipv4: bool
+    enable_ipv6: bool
+    ipam: NetworkIpam
+    dns: NetworkDns
+    options: dict[str, str]
+    labels: dict[str, str]
+    revision: int
+    endpoints: list[NetworkEndpoint]
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Networks(msgspec.Struct, frozen=True, kw_only=True):
+    """The networks that a list found, by creation, then id."""
+
+    networks: list[Network]
+
+
+class CreateNetwork(Command[Network], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Make a network: its pools, its gateway and its row; its bridge comes with it or with its first endpoint."""
+
+    subject: ClassVar[str] = "cnm.v1.network.create"
+
+    name: Name
+    driver: str = "bridge"
+    scope: str | None = None
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: Key | None = None
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    ipam: IpamRequest = IpamRequest()
+    dns: NetworkDns = NetworkDns()
+    options: dict[str, str | int | bool] = {}
+    labels: dict[str, str] = {}
+
+
+class GetNetwork(Command[Network], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Show one network."""
+
+    subject: ClassVar[str] = "cnm.v1.network.get"
+
+    network: Key
+
+
+class ListNetworks(Command[Networks], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Show the networks that match all filters; of each filter any value."""
+
+    subject: ClassVar[str] = "cnm.v1.network.list"
+
+    filters: Filters = {}
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    after: Id | None = None
+
+
+class DeleteNetwork(Command[Empty], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Delete a network that has no endpoints; with ``force`` its endpoints leave first."""
+
+    subject: ClassVar[str] = "cnm.v1.network.delete"
+
+    network: Key
+    force: bool = False
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prune deleted."""
+
+    deleted: list[Id]
+
+
+class PruneNetworks(Command[Pruned], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Delete the networks that nothing uses."""
+
+    subject: ClassVar[str] = "cnm.v1.network.prune"
+
+    filters: Filters = {}
+
+
+NETWORK_COMMANDS: tuple[type[Command[Any]], ...] = (
+    CreateNetwork,
+    GetNetwork,
+    ListNetworks,
+    DeleteNetwork,
+    PruneNetworks,
+)

@@ -1,0 +1,56 @@
+"""Moves events from a service's outbox to the stream, in order, each once.
+
+An event is written to the outbox in the transaction of the change it tells of. Any number of relays may read one
+outbox: each publishes in order and waits for the stream, which drops what it has seen (``Nats-Msg-Id``).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from cnm.errors import Unavailable
+from cnm.store import Outbox, OutgoingEvent
+
+PERIOD_S = 0.5
+BATCH = 64
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """Relays one outbox; ``publish`` returns when the stream has the event."""
+
+    def __init__(self, outbox: Outbox, publish: Callable[[OutgoingEvent], Awaitable[None]]) -> None:
+        self._outbox = outbox
+        self._publish = publish
+        self._nudged = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Say that something was written: it is relayed at once."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Relay for ever; what cannot be done now is done later."""
+        while True:
+            try:
+                async with asyncio.timeout(PERIOD_S):
+                    await self._nudged.wait()
+            except TimeoutError:
+                pass
+            self._nudged.clear()
+            try:
+                await self.drain()
+            except Unavailable as error:
+                log.warning("relay.waiting", error=error.message)
+
+    async def drain(self) -> None:
+        """Publish everything that is in the outbox now.
+
+        Raises:
+            Unavailable: the store or the stream cannot be reached; what is left stays in the outbox.
+        """
+        while rows := await self._outbox.read(BATCH):
+            for _, event in rows:
+                await self._publish(event)
+            await self._outbox.drop([position for position, _ in rows])

@@ -1,0 +1,34 @@
+"""What the environment tells a worker; the variables stand in section 9 of the public contract."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """Where a worker's servers and files are, and what its node is called."""
+
+    nats_url: str
+    redis_url: str
+    node: str
+    node_address: str | None
+    state_dir: Path
+    run_dir: Path
+    default_address_pools: str | None
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> WorkerSettings:
+    """Read the settings; an empty variable counts as unset."""
+    run_dir = Path(environment.get("CNM_RUN_DIR") or "/run/cnm").absolute()
+    return WorkerSettings(
+        nats_url=environment.get("CNM_NATS_URL") or "nats://127.0.0.1:4222",
+        redis_url=environment.get("CNM_REDIS_URL") or f"unix://{run_dir}/redis.sock",
+        node=environment.get("CNM_NODE") or socket.gethostname(),
+        node_address=environment.get("CNM_NODE_ADDRESS") or None,
+        state_dir=Path(environment.get("CNM_STATE_DIR") or "/var/lib/cnm").absolute(),
+        run_dir=run_dir,
+        default_address_pools=environment.get("CNM_DEFAULT_ADDRESS_POOLS") or None,
+    )

@@ -1,0 +1,241 @@
+"""The life of a worker: connect, converge, register, be ready, drain on SIGTERM.
+
+A service's ``__main__`` hands ``run`` its name and an async context manager that wires the service and yields its
+routes. Whatever it starts in ``worker.tasks`` ends with it; a background task that dies ends the process, for the
+supervisor to start it again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import uvloop
+
+from cnm import settings, telemetry
+from cnm.bus import Route
+from cnm.errors import CnmError
+from cnm.messages.node import Heartbeat
+from cnm.nats_bus import NatsBus, Replies, connect
+from cnm.settings import WorkerSettings
+
+VERSION = "0.1.0"
+HEARTBEAT_PERIOD_S = 2.0
+CONVERGE_PERIOD_S = 3.0
+FIRST_TRY_S = 0.1
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """What a service is given: who it is, how it reaches others, and where its background tasks live."""
+
+    name: str
+    settings: WorkerSettings
+    bus: NatsBus
+    tasks: asyncio.TaskGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What a service yields: its routes, and where its kept replies are, if its verbs are a client's."""
+
+    routes: Sequence[Route]
+    replies: Replies | None = None
+
+
+Build = Callable[[Worker], AbstractAsyncContextManager[Service]]
+
+
+def run(name: str, build: Build, *, description: str = "", on_node: bool = False) -> None:
+    """Run a worker until SIGTERM or SIGINT; ``on_node`` workers answer for their node alone."""
+    _configure_log()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        uvloop.run(_live(name, build, description=description, on_node=on_node))
+    except BaseExceptionGroup as group:
+        refusals, others = group.split(CnmError)
+        if others is not None:
+            raise others from None
+        log.error("worker.failed", worker=name, error=str(refusals and refusals.exceptions[0]))  # noqa: TRY400  # the sentence says it all
+        sys.exit(1)
+
+
+async def _live(name: str, build: Build, *, description: str, on_node: bool) -> None:
+    own = settings.from_environment()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    client = await _until(stopping, connect(own.nats_url, name=name))
+    if client is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def ship(spans: bytes) -> None:
+        subject = f"{telemetry.SPANS_SUBJECT}.{name}"
+        loop.call_soon_threadsafe(lambda: tasks.create_task(_publish(client.publish(subject, spans))))
+
+    telemetry.setup(name, node=own.node if on_node else None, ship=ship)
+    bus = NatsBus(client)
+    node = own.node if on_node else None
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            worker = Worker(name=name, settings=own, bus=bus, tasks=tasks)
+            main = tasks.create_task(_serve(worker, build, description, node, stopping))
+            await main
+            for task in set(tasks._tasks):
+                task.cancel()
+    finally:
+        telemetry.shutdown()
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            await client.close()
+
+
+async def _serve(worker: Worker, build: Build, description: str, node: str | None, stopping: asyncio.Event) -> None:
+    async with build(worker) as service:
+        if stopping.is_set():
+            return
+        serving = worker.bus.serve(
+            worker.name, service.routes, version=VERSION, description=description, node=node, replies=service.replies
+        )
+        async with serving:
+            log.info("worker.ready", worker=worker.name, node=worker.settings.node)
+            await stopping.wait()
+            log.info("worker.draining", worker=worker.name)
+
+
+async def _publish(sending: Awaitable[None]) -> None:
+    with contextlib.suppress(Exception):  # a lost span must not end a worker
+        await sending
+
+
+async def _until(stopping: asyncio.Event, work: Awaitable[Any]) -> Any:
+    """Wait for work, or for the signal to stop (then None)."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for each in (task, stop):
+            if not each.done():
+                each.cancel()
+
+
+@asynccontextmanager
+async def reporting(
+    worker: Worker, describe: Callable[[], Awaitable[dict[str, Any]]] | None = None
+) -> AsyncIterator[None]:
+    """Tell the controller that this worker is there as long as the body runs, and that it left afterwards.
+
+    ``describe`` adds what else the heartbeat says.
+    """
+
+    async def beat(*, leaving: bool) -> None:
+        more = await describe() if describe is not None and not leaving else {}
+        heartbeat = Heartbeat(
+            node=worker.settings.node,
+            worker=worker.name,
+            version=VERSION,
+            pid=os.getpid(),
+            run_dir=str(worker.settings.run_dir),
+            leaving=leaving,
+            **more,
+        )
+        try:
+            await worker.bus.ask(heartbeat)
+        except CnmError as error:
+            log.debug("heartbeat.lost", error=str(error))
+
+    async def keep_beating() -> None:
+        while True:
+            await beat(leaving=False)
+            await asyncio.sleep(HEARTBEAT_PERIOD_S)
+
+    task = worker.tasks.create_task(keep_beating())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await beat(leaving=True)
+
+
+@dataclass
+class Converging:
+    """Makes what should be there stand: at once, then at every turn of a slow timer, or when nudged.
+
+    ``fetch`` asks for the slice, given the clock of the last one, and ``apply`` makes it stand and returns what it
+    changed, in words. A slice that is unchanged is applied again, for it is the kernel that may have changed.
+    """
+
+    fetch: Callable[[int | None], Awaitable[Any]]
+    apply: Callable[[Any], Awaitable[Sequence[str]]]
+    _last: Any = None
+
+    async def once(self) -> None:
+        """Fetch and apply one time."""
+        clock = None if self._last is None else self._last.clock
+        found = await self.fetch(clock)
+        if not found.unchanged:
+            self._last = found
+        changed = await self.apply(self._last)
+        for line in changed:
+            log.info("converged", change=line)
+
+    async def first(self) -> None:
+        """Converge for the first time, however long the controller takes to come up."""
+        while True:
+            try:
+                await self.once()
+            except CnmError as error:
+                log.info("converge.waiting", error=str(error))
+                await asyncio.sleep(FIRST_TRY_S)
+            else:
+                return
+
+    async def keep(self) -> None:
+        """Converge at every turn of the timer."""
+        while True:
+            await asyncio.sleep(CONVERGE_PERIOD_S)
+            try:
+                await self.once()
+            except CnmError as error:
+                log.info("converge.failed", error=str(error))
+
+
+def _configure_log() -> None:
+    level = getattr(logging, os.environ.get("CNM_LOG_LEVEL", "INFO").upper(), logging.INFO)
+    human = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace,
+            *([] if human else [structlog.processors.format_exc_info]),
+            structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _add_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    trace = telemetry.current_trace()
+    if trace is not None:
+        event["trace_id"] = trace.trace_id
+    return event

@@ -1,0 +1,71 @@
+"""Who holds a port, in a namespace of the test's own."""
+
+import ipaddress
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from cnm.kernel import netns
+from cnm.kernel.rtnl import Rtnl, SetLink
+from cnm.kernel.sockdiag import find_listener
+
+address = ipaddress.ip_address
+
+
+@pytest.fixture
+def held(host):
+    """Bind a socket in the namespace."""
+    opened = []
+    with Rtnl.open(host) as rtnl:
+        rtnl.send(SetLink(1, up=True))
+
+    def hold(family, kind, where, port):
+        each = netns.open_socket(host, family, kind)
+        opened.append(each)
+        each.bind((where, port))
+        if kind == socket.SOCK_STREAM:
+            each.listen()
+
+    yield hold
+    for each in opened:
+        each.close()
+
+
+def find(host, *question):
+    with netns.inside(host):
+        return find_listener(*question)
+
+
+def test_holder_is_named(host, held):
+    held(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", 8080)
+    holder = find(host, "tcp", address("127.0.0.1"), 8080)
+    assert holder.pid == os.getpid()
+    assert holder.command == Path("/proc/self/comm").read_text().strip()
+    assert find(host, "tcp", None, 8080) == holder
+    assert find(host, "tcp", address("0.0.0.0"), 8080) == holder
+    assert find(host, "tcp", address("127.0.0.2"), 8080) is None
+    assert find(host, "tcp", address("127.0.0.1"), 8081) is None
+    assert find(host, "udp", address("127.0.0.1"), 8080) is None
+    assert find(host, "sctp", None, 8080) is None
+
+
+def test_wildcards_hold_every_address(host, held):
+    held(socket.AF_INET, socket.SOCK_DGRAM, "0.0.0.0", 53)
+    held(socket.AF_INET6, socket.SOCK_STREAM, "::", 80)
+    assert find(host, "udp", address("127.0.0.1"), 53)
+    assert find(host, "udp", address("::1"), 53) is None
+    assert find(host, "tcp", address("127.0.0.1"), 80)
+    assert find(host, "tcp", address("::1"), 80)
+
+
+def test_ipv6_address_is_read(host, held):
+    held(socket.AF_INET6, socket.SOCK_STREAM, "::1", 443)
+    assert find(host, "tcp", address("::1"), 443)
+    assert find(host, "tcp", address("fd00::1"), 443) is None
+
+
+def test_ports_of_other_namespaces_are_not_seen(host, container, held):
+    held(socket.AF_INET, socket.SOCK_STREAM, "0.0.0.0", 8080)
+    assert find(container, "tcp", None, 8080) is None
