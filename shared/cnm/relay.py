@@ -5,10 +5,13 @@ outbox: each publishes in order and waits for the stream, which drops what it ha
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import structlog
 
+from cnm.bus import Route
 from cnm.errors import Unavailable
 from cnm.store import Outbox, OutgoingEvent
 
@@ -54,3 +57,18 @@ class Relay:
             for _, event in rows:
                 await self._publish(event)
             await self._outbox.drop([position for position, _ in rows])
+
+
+def nudging(relay: Relay, routes: Sequence[Route]) -> tuple[Route, ...]:
+    """Return the routes with a nudge to the relay after each answer, for a service whose every verb may write."""
+    return tuple(replace(route, handler=_nudging(relay, route.handler)) for route in routes)
+
+
+def _nudging(relay: Relay, handler: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+    async def handle(command: Any) -> Any:
+        try:
+            return await handler(command)
+        finally:
+            relay.nudge()
+
+    return handle

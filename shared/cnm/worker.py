@@ -26,8 +26,8 @@ from cnm.errors import CnmError
 from cnm.messages.node import Heartbeat
 from cnm.nats_bus import NatsBus, Replies, connect
 from cnm.settings import WorkerSettings
+from cnm.version import VERSION
 
-VERSION = "0.1.0"
 HEARTBEAT_PERIOD_S = 2.0
 CONVERGE_PERIOD_S = 3.0
 FIRST_TRY_S = 0.1

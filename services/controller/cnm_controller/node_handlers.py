@@ -26,7 +26,7 @@ from cnm.messages.node import (
     SandboxSlice,
     SystemInfo,
 )
-from cnm.worker import VERSION
+from cnm.version import VERSION
 from cnm_controller import slices
 from cnm_controller.controller import Controller, alive, is_ready
 from cnm_controller.documents import EndpointBody, SandboxBody, read

@@ -2,13 +2,11 @@
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from pathlib import Path
 
 import structlog
 
 from cnm import telemetry
 from cnm.bus import KeyedOrder, Route
-from cnm.kernel import netns
 from cnm.kernel.nfnl import NfSocket
 from cnm.kernel.nft import Nft
 from cnm.kernel.rtnl import Link, Rtnl
@@ -70,9 +68,6 @@ class KernelNode:
     async def links(self) -> Sequence[Link]:
         return await self._thread.run(self._host.links)
 
-    async def has_namespace(self, path: str) -> bool:
-        return await self._thread.run(_has_namespace, path)
-
     async def mend_rules(self, networks: Sequence[BridgeNetwork], keep: Collection[str]) -> Sequence[str]:
         return await self._thread.run(self._host.mend_rules, networks, keep)
 
@@ -82,19 +77,11 @@ class KernelNode:
 
     async def mend_endpoint(self, attachment: Attachment) -> Sequence[str]:
         async with self._order.turn(attachment.endpoint_id):
-            _, taken = await self._thread.run(self._host.plug, attachment)
-            return taken
+            return await self._thread.run(self._host.mend_endpoint, attachment)
 
     async def delete_link(self, identity: str, index: int) -> None:
         async with self._order.turn(identity):
             await self._removals.delete(index)
-
-
-def _has_namespace(path: str) -> bool:
-    try:
-        return netns.is_namespace(Path(path))
-    except OSError:
-        return False
 
 
 class Driver:

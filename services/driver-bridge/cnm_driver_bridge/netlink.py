@@ -98,6 +98,12 @@ class Host:
                     name = self._plug(attachment, fd, sysctls, taken)
         return name, taken
 
+    def mend_endpoint(self, attachment: Attachment) -> list[str]:
+        """Plug an endpoint, or mend what is there; where its namespace is not there yet, only say so."""
+        if not _has_namespace(attachment.namespace):
+            return [f"skipped, {attachment.namespace} is not there yet"]
+        return self.plug(attachment)[1]
+
     def find(self, endpoint_id: str) -> int | None:
         """Return the index of an endpoint's link, or None."""
         link = self._find(endpoint_id)
@@ -302,15 +308,22 @@ def _read(name: str) -> str | None:
         return None
 
 
+def _has_namespace(path: str) -> bool:
+    try:
+        return netns.is_namespace(Path(path))
+    except OSError:
+        return False
+
+
 @contextmanager
 def _namespace(path: str) -> Iterator[int]:
     """Hold a namespace open for the block."""
     try:
-        if not netns.is_namespace(Path(path)):
-            raise Invalid.at("attachment.namespace", path, f"no network namespace is at {path}")
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Invalid.at("attachment.namespace", path, f"no network namespace is at {path}: {error}") from None
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if _has_namespace(path) else -1
+    except OSError:
+        fd = -1
+    if fd < 0:
+        raise Invalid.at("attachment.namespace", path, f"no network namespace is at {path}")
     try:
         yield fd
     finally:

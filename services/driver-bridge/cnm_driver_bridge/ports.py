@@ -34,10 +34,6 @@ class Observed(Protocol):
         """Return every link of the host."""
         ...
 
-    async def has_namespace(self, path: str) -> bool:
-        """Tell whether a network namespace is at a path."""
-        ...
-
     async def mend_rules(self, networks: Sequence[BridgeNetwork], keep: Collection[str]) -> Sequence[str]:
         """Make exactly the rules of these networks stand, but leave alone those of the ids to keep."""
         ...
@@ -47,7 +43,7 @@ class Observed(Protocol):
         ...
 
     async def mend_endpoint(self, attachment: Attachment) -> Sequence[str]:
-        """Make an endpoint's link stand."""
+        """Make an endpoint's link stand; where its namespace is not there yet, only say so."""
         ...
 
     async def delete_link(self, identity: str, index: int) -> None:

@@ -100,11 +100,6 @@ async def mend(found: Difference, *, node: Observed, is_touched: Callable[[str],
             await attempt(f"network {network.name}", node.mend_bridge(network))
     for attachment in found.attachments:
         about = f"endpoint {attachment.endpoint_id[:12]}"
-        if is_touched(attachment.endpoint_id):
-            continue
-        if not await node.has_namespace(attachment.namespace):
-            told.append(f"{about}: skipped, {attachment.namespace} is not there yet")
-            continue
         if not is_touched(attachment.endpoint_id):
             await attempt(about, node.mend_endpoint(attachment))
     for orphan in found.orphans:

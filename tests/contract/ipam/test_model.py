@@ -130,5 +130,5 @@ def machine_over(redis_url, ipam_class):
 def test_allocator_does_what_the_model_does(redis_url, ipam_class):
     run_state_machine_as_test(
         machine_over(redis_url, ipam_class),
-        settings=settings(max_examples=40, stateful_step_count=25, deadline=None, derandomize=True, database=None),
+        settings=settings(max_examples=80, stateful_step_count=40, deadline=None, derandomize=True, database=None),
     )

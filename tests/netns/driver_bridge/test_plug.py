@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -114,10 +115,8 @@ def test_what_a_crash_left_half_made_is_swept_aside(driver, make_network, make_a
     attachment = make_attachment(network)
     driver.ensure(network)
     name = f"veth{attachment.endpoint_id[:7]}"
-    with Rtnl.open(host) as rtnl, netns.inside(host):
-        path = attachment.namespace
-        with open(path) as namespace:
-            rtnl.send(CreateVeth(name, peer_name="eth0", peer_namespace_fd=namespace.fileno(), group=0x434E4D))
+    with Rtnl.open(host) as rtnl, netns.inside(host), Path(attachment.namespace).open() as namespace:
+        rtnl.send(CreateVeth(name, peer_name="eth0", peer_namespace_fd=namespace.fileno(), group=0x434E4D))
     assert driver.plug(attachment) == name
     assert shell.link(host, name)["ifalias"] == f"cnm:{attachment.endpoint_id}"
 

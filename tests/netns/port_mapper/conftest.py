@@ -138,7 +138,7 @@ class Mapper:
         return self.ask("unpublish", {"sandbox_id": box.id})
 
     def files(self):
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def kill(self):
         os.kill(self.pid, 9)

@@ -32,6 +32,11 @@ async def answer(service, verb, body):
     return msgspec.to_builtins(await handler(msgspec.convert(body, kind, dec_hook=dec_hook)), enc_hook=enc_hook)
 
 
+def tell(reply):
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()
+
+
 async def serve(udp_timeout_s):
     reader = asyncio.StreamReader(limit=1 << 24)
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -44,9 +49,9 @@ async def serve(udp_timeout_s):
                 reply = {"ok": await answer(service, verb, body)}
             except CnmError as error:
                 reply = msgspec.to_builtins(to_reply(error), enc_hook=enc_hook)
-            print(json.dumps({"number": number, **reply}), flush=True)
+            tell({"number": number, **reply})
 
-        print(json.dumps({"ready": os.getpid()}), flush=True)
+        tell({"ready": os.getpid()})
         while line := await reader.readline():
             tasks.create_task(one(**json.loads(line)))
     pipe.close()

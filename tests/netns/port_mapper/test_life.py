@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -176,8 +177,7 @@ def test_conflict_names_the_other_process(mapper, c1, host, other_process, eleme
 
 
 def _comm(pid):
-    with open(f"/proc/{pid}/comm") as file:
-        return file.read().strip()
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def test_check_reserves_nothing(mapper, c1, c2, host):
