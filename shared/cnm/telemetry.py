@@ -8,8 +8,8 @@ A trace's identity travels whether or not anybody records it, since errors and e
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,13 @@ def span(name: str, *, kind: str = "internal", **attributes: str | float | bool)
     finally:
         _trace.reset(token)
         recording.end()
+
+
+def steps_span(tool: str, steps: Iterable[object]) -> AbstractContextManager[None]:
+    """Record the body as one send of steps to the kernel; their text is made only when somebody records."""
+    if _tracer is None:
+        return nullcontext()
+    return span(tool, kind="client", steps="\n".join(map(str, steps)))
 
 
 def _start(tracer: "Tracer", name: str, kind: str, parent: Trace, attributes: Mapping[str, Any]) -> "Span":

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import structlog
 
-from cnm import telemetry
 from cnm.bus import KeyedOrder, Route
 from cnm.kernel.nfnl import NfSocket
 from cnm.kernel.nft import Nft
@@ -39,8 +38,7 @@ class KernelNode:
 
     async def ensure(self, network: BridgeNetwork) -> None:
         async with self._order.turn(network.network_id):
-            with telemetry.span("plan bridge", network=network.network_id):
-                taken = await self._thread.run(self._host.ensure, network)
+            taken = await self._thread.run(self._host.ensure, network)
         if taken:
             log.info("bridge.ensured", network=network.network_id, bridge=network.bridge, steps=taken)
 
@@ -53,17 +51,15 @@ class KernelNode:
 
     async def plug(self, attachment: Attachment) -> str:
         async with self._order.turn(attachment.endpoint_id):
-            with telemetry.span("plan plug", endpoint=attachment.endpoint_id):
-                name, taken = await self._thread.run(self._host.plug, attachment)
+            name, taken = await self._thread.run(self._host.plug, attachment)
         log.debug("endpoint.plugged", endpoint=attachment.endpoint_id, steps=taken)
         return name
 
     async def unplug(self, endpoint_id: str) -> None:
         async with self._order.turn(endpoint_id):
-            with telemetry.span("plan unplug", endpoint=endpoint_id):
-                index = await self._thread.run(self._host.find, endpoint_id)
-                if index is not None:
-                    await self._removals.delete(index)
+            index = await self._thread.run(self._host.find, endpoint_id)
+            if index is not None:
+                await self._removals.delete(index)
 
     async def links(self) -> Sequence[Link]:
         return await self._thread.run(self._host.links)

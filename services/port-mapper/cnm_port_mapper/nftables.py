@@ -6,12 +6,10 @@ process: it is taken over, never flushed.
 
 import errno
 import ipaddress
-import socket
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Literal
+from typing import Any
 
-from cnm.kernel.conntrack import Conntrack
 from cnm.kernel.errors import KernelError
 from cnm.kernel.nfnl import (
     AddElement,
@@ -26,6 +24,7 @@ from cnm.kernel.nfnl import (
 from cnm.kernel.nft import Nft
 from cnm.kernel.thread import NetlinkThread
 from cnm_port_mapper.binding import EVERY_IPV4, EVERY_IPV6, Place, Target
+from cnm_port_mapper.flows import UdpFlows
 from cnm_port_mapper.rules import Step, Translate, Translation, owner_of, plan
 
 TABLE = "cnm_ports"
@@ -109,7 +108,7 @@ class _Kernel:
     def __init__(self) -> None:
         self._nft = Nft()
         self._elements = NfSocket()
-        self._flows = Conntrack()
+        self._flows = UdpFlows()
         self._structure: list[object] = []
         self._settled = -1
         """The ruleset's generation at which all was as it should be; every transaction of anybody raises it."""
@@ -130,7 +129,7 @@ class _Kernel:
 
     def apply(self, steps: Collection[Step], forget: Collection[Place]) -> None:
         self._change(steps)
-        self._forget(forget)
+        self._flows.forget(forget)
 
     def observe(self) -> dict[Place, Translation]:
         return dict(_elements(self._list()))
@@ -146,7 +145,7 @@ class _Kernel:
             listed = self._list()
         steps = plan(desired, dict(_elements(listed)), leave=leave)
         self._change(steps)
-        self._forget([step.place for step in steps])
+        self._flows.forget([step.place for step in steps])
         if whole and not steps and not leave:
             self._settled = generation
         return steps
@@ -168,22 +167,6 @@ class _Kernel:
             if before == self._settled:
                 # Somebody else's change in between shows: the generation is then not the one expected here.
                 self._settled = before + 1
-
-    def _forget(self, places: Collection[Place]) -> None:
-        """Delete flows by the host's port: they would go on as they began, whatever the maps say now."""
-        versions: tuple[Literal[4, 6], ...] = (4, 6)
-        for version in versions:
-            wanted = {place for place in places if place.protocol == "udp" and place.address.version == version}
-            if not wanted:
-                continue
-            ports = {place.port for place in wanted}
-            if len(wanted) > 1:
-                flows = (connection.original for connection in self._flows.connections(version))
-                ports &= {flow.destination_port for flow in flows if flow.protocol == socket.IPPROTO_UDP}
-            for place in wanted:
-                if place.port in ports:
-                    address = None if place.address.is_unspecified else place.address
-                    self._flows.delete_udp_by_host_port(place.port, address, version)
 
 
 def _element_step(step: Step) -> AddElement | DeleteElement:

@@ -20,6 +20,7 @@ SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 IP_PKTINFO = 8  # socket has no name for it before Python 3.12
 IPPROTO_SCTP = 132
 BACKLOG = 4096  # the kernel takes somaxconn if that is less
+DESCRIPTORS = 1 << 19
 SETTINGS = Path("/proc/sys/net/ipv4")
 
 _DROP_ALL = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # ret #0
@@ -115,5 +116,12 @@ def _can(family: int, protocol: types.Protocol) -> bool:
 
 def _raise_descriptor_limit() -> None:
     """Allow as many open files as this process may have: each port is two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (max(hard, DESCRIPTORS), hard):
+        if limit <= soft:
+            return
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        except (ValueError, PermissionError):
+            continue  # more than fs.nr_open, or not ours to raise
+        return

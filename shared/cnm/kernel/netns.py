@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from fcntl import ioctl
 from pathlib import Path
 
+from cnm import telemetry
+
 from . import libc
 
 # The thread's, not the process's: /proc/self is the main thread's namespace.
@@ -32,6 +34,11 @@ def create(path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _place(path)
+    with telemetry.steps_span("namespace", (f"ip netns add {path}",)):
+        _make_at(path)
+
+
+def _make_at(path: Path) -> None:
     home = current_fd()
     try:
         libc.unshare(libc.CLONE_NEWNET)

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from cnm import telemetry
+
 from .element import (
     NFNL_SUBSYS_NFTABLES,
     AddElement,
@@ -85,6 +87,10 @@ class NfSocket:
             KernelError: of the first step that failed; EEXIST for an element that was to be new, EBUSY where
                 its key leads elsewhere already.
         """
+        with telemetry.steps_span("nfnetlink", batch):
+            self._apply(batch)
+
+    def _apply(self, batch: Sequence[NfStep]) -> None:
         failures = self._exchange(batch)
         if failures and self._can_destroy and _refused_destroy(batch, failures):
             self._can_destroy = False

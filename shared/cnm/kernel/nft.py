@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cnm import telemetry
 from cnm.errors import Unsupported
 
 from . import netns
@@ -91,7 +92,8 @@ class Nft:
         Raises:
             NftError: with libnftables' text and the errno it tells of, EINVAL for a fault of syntax.
         """
-        self._run(commands, 0)
+        with telemetry.steps_span("nftables", commands.splitlines()):
+            self._run(commands, 0)
 
     def dump(self, commands: str) -> dict[str, Any]:
         """Return what commands print, such as ``list table inet cnm_filter``, as nft's JSON.

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from cnm import telemetry
+
 from .address import RTM_GETADDR, AddAddress, DeleteAddress, LinkAddress, parse_address
 from .errors import KernelError
 from .link import (
@@ -110,8 +112,9 @@ class Rtnl:
         """
         if not steps:
             return []
-        made, outcome = self._exchange(steps)
-        self._mark(steps, made)
+        with telemetry.steps_span("rtnetlink", steps):
+            made, outcome = self._exchange(steps)
+            self._mark(steps, made)
         _raise_first(steps, outcome)
         return made
 

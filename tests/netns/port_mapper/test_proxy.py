@@ -42,7 +42,11 @@ def open_at(box, place):
 def client(box, kind, port, timeout=2.0):
     made = netns.open_socket(box, socket.AF_INET, kind)
     made.settimeout(timeout)
-    made.connect(("127.0.0.1", port))
+    try:
+        made.connect(("127.0.0.1", port))
+    except OSError:
+        made.close()
+        raise
     return made
 
 

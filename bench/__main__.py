@@ -1,0 +1,56 @@
+"""Runs every benchmark in a network namespace of its own and writes the table."""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import attach, floor, report
+from bench.client import Client
+from bench.installation import installation
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+INSIDE = "CNM_BENCH_INSIDE"
+
+
+async def measure(pairs: int, levels: list[int]) -> list[report.Section]:
+    with installation() as own:
+        client = await Client.connect(own.nats_url)
+        try:
+            sections = [
+                floor.section(pairs),
+                await attach.pairs_section(client, pairs, levels),
+                await attach.networks_section(client, max(10, pairs // 10)),
+                await attach.sandboxes_section(client, max(10, pairs // 10)),
+            ]
+        finally:
+            await client.close()
+    with installation(traced=True) as own:
+        client = await Client.connect(own.nats_url)
+        try:
+            sections.append(await attach.breakdown_section(client, 30))
+        finally:
+            await client.close()
+    return sections
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=300, help="attach and detach so often at each level")
+    parser.add_argument("--levels", default="10,200", help="endpoints present, comma-separated")
+    parser.add_argument("--page", type=Path, default=PAGE, help="where the table goes")
+    asked = parser.parse_args()
+    if os.environ.get(INSIDE) is None:
+        command = ["unshare", "--net", "--mount", sys.executable, "-m", "bench", *sys.argv[1:]]
+        sys.exit(subprocess.run(command, env={**os.environ, INSIDE: "1"}, check=False).returncode)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    sections = asyncio.run(measure(asked.pairs, [int(level) for level in asked.levels.split(",")]))
+    page = report.page(sections)
+    asked.page.write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
