@@ -210,6 +210,7 @@ class Host:
         try:
             self._rtnl.send(*host)
             self._finish_inside(attachment, fd, sysctls, lambda rtnl: rtnl.send(*inside))
+            _settle(self._rtnl, made.index)
         except (CnmError, KernelError):
             self._rtnl.send(DeleteLink(made.index))
             raise
@@ -225,6 +226,7 @@ class Host:
                 sysctl.write(name, value)
             with Rtnl.open() as rtnl:
                 send(rtnl)
+                _settle(rtnl, attachment.ifname)
         self._tell_neighbours(attachment)
 
     def _tell_neighbours(self, attachment: Attachment) -> None:
@@ -271,6 +273,8 @@ class Host:
                 self._rtnl.send(*host_steps)
                 if inner_steps:
                     self._finish_inside(attachment, fd, sysctls, lambda inner: inner.send(*inner_steps))
+                _settle(self._rtnl, link.index)
+                _settle(rtnl, inside.link.index)
                 taken += map(str, (*host_steps, *inner_steps))
                 return link.name
         if link is None:
@@ -281,6 +285,15 @@ class Host:
         self._rtnl.send(DeleteLink(link.index))
         taken.append(str(DeleteLink(link.name)))
         return self._plug(attachment, fd, sysctls, taken)
+
+
+def _settle(rtnl: Rtnl, link: int | str) -> None:
+    """Let a link carry packets now, rather than when the kernel's link watch comes round to it.
+
+    Until then a bridge drops an endpoint's first ARP request, and the next one is a second away. Since Linux 6.8 the
+    question for a link has a change of its carrier carried out first (``linkwatch_sync_dev``).
+    """
+    rtnl.link(link)
 
 
 def _is_pair(link: Link, inside: Link) -> bool:

@@ -42,6 +42,38 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """What one bound socket keeps: a place, or a port on every IPv4 and IPv6 address.
+
+    The latter are two places and one descriptor, of which a process may have but so many.
+    """
+
+    places: tuple[Place, ...]
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return the protocol of all its places."""
+        return self.places[0].protocol
+
+    def overlaps(self, other: "Seat") -> bool:
+        """Tell whether a connection could mean both."""
+        return any(one.overlaps(another) for one in self.places for another in other.places)
+
+
+def seats_of(places: Iterable[Place]) -> tuple[Seat, ...]:
+    """Return the sockets that keep places."""
+    wanted = dict.fromkeys(places)
+    found = []
+    for place in wanted:
+        pair = tuple(Place(place.protocol, address, place.port) for address in (EVERY_IPV4, EVERY_IPV6))
+        if not place.address.is_unspecified or not all(half in wanted for half in pair):
+            found.append(Seat((place,)))
+        elif place == pair[0]:
+            found.append(Seat(pair))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A port of a sandbox."""
 
@@ -177,9 +209,11 @@ class Publication:
     ipv4: IPv4Address | None = None
     ipv6: IPv6Address | None = None
     targets: Mapping[Place, Target] = field(init=False, compare=False)
+    seats: tuple[Seat, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", dict(self._lead()))
+        object.__setattr__(self, "seats", seats_of(self.targets))
 
     def _lead(self) -> Iterator[tuple[Place, Target]]:
         for want, first in zip(self.wants, self.ports, strict=True):

@@ -17,7 +17,7 @@ from cnm.errors import CnmError, Exhausted, Forbidden, Invalid, Unavailable, Uns
 from cnm.messages.ports import CheckPorts, PublishPorts
 from cnm.messages.sandbox import PortBinding
 from cnm.types import Protocol
-from cnm_port_mapper.binding import Place, Publication, Want, read_bound, read_requests
+from cnm_port_mapper.binding import Place, Publication, Seat, Target, Want, read_bound, read_requests
 from cnm_port_mapper.config import Settings
 from cnm_port_mapper.placement import Occupancy, place, taken_by
 from cnm_port_mapper.ports import Firewall, Relay, Sockets
@@ -37,6 +37,10 @@ class _Holding:
     @property
     def places(self) -> frozenset[Place]:
         return frozenset(self.elements if self.publication is None else self.publication.targets)
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        return () if self.publication is None else self.publication.seats
 
 
 class _Refused(Exception):
@@ -58,12 +62,13 @@ class PortMapper:
         self._settings = settings
         self._held: dict[str, _Holding] = {}
         self._occupied = Occupancy()
-        self._bound: dict[Place, socket.socket] = {}
+        self._bound: dict[Seat, socket.socket] = {}
         self._after: dict[Protocol, int] = {}
         self._order = KeyedOrder()
         self._changing: set[str] = set()
         self._moment = 0
         self._commanded: dict[str, int] = {}
+        self._agreed: dict[str, tuple[PublishPorts, _Holding]] = {}
 
     async def take_over(self) -> None:
         """Take note of what an earlier process left in the kernel; it stays until told otherwise."""
@@ -139,17 +144,23 @@ class PortMapper:
         held = self._held.get(command.sandbox_id)
         if held is None or held.publication is None or command.requests:
             return held is None and not command.bound and not command.requests
-        now = held.publication
+        # A slice that did not change comes again and again: the very same command need not be read anew.
+        asked, then = self._agreed.get(command.sandbox_id, (None, None))
+        if asked is command and then is held:
+            return True
+        if not self._agrees(command, held.publication):
+            return False
+        self._agreed[command.sandbox_id] = (command, held)
+        return True
+
+    def _agrees(self, command: PublishPorts, now: Publication) -> bool:
         wants = read_bound(command.bound)
-        asked = Publication(
-            command.label,
-            wants,
-            tuple(want.first or 0 for want in wants),
-            command.ipv4_address or (now.ipv4 if not wants else None),
-            command.ipv6_address or (now.ipv6 if not wants else None),
-        )
+        if not wants or (command.ipv4_address is None and command.ipv6_address is None):
+            return False
+        ports = tuple(want.first or 0 for want in wants)
+        asked = Publication(command.label, wants, ports, command.ipv4_address, command.ipv6_address)
         same = asked.label == now.label and asked.targets == now.targets
-        return same and all(where in self._bound for where in now.targets)
+        return same and all(seat in self._bound for seat in now.seats)
 
     def sandboxes(self) -> tuple[str, ...]:
         """Return the sandboxes that have ports."""
@@ -174,8 +185,8 @@ class PortMapper:
 
     def close(self) -> None:
         """Close the sockets; translations stay, and with them the traffic."""
-        for where, bound in self._bound.items():
-            self._relay.stop(where)
+        for seat, bound in self._bound.items():
+            self._relay.stop(seat)
             bound.close()
         self._bound.clear()
 
@@ -204,15 +215,14 @@ class PortMapper:
 
     async def _drop(self, sandbox_id: str) -> None:
         old = self._held[sandbox_id]
-        for where in old.places:
-            bound = self._bound.get(where)
-            if bound is not None:
-                self._sockets.hold(bound)
+        bound = [self._bound[seat] for seat in old.seats if seat in self._bound]
+        for each in bound:
+            self._sockets.hold(each)
         try:
             await self._translate(plan({}, old.elements))
         except OSError as error:
-            for where in old.places & self._bound.keys():
-                self._sockets.admit(self._bound[where])
+            for each in bound:
+                self._sockets.admit(each)
             raise Unavailable(f"the firewall refused: {error}") from error
         self._settle(sandbox_id, old, _Holding(old.label))
 
@@ -228,27 +238,29 @@ class PortMapper:
                 [*clear, *(step for step in steps if isinstance(step, Translate))], forget=forget
             )
 
-    def _settle(self, sandbox_id: str, old: _Holding, new: _Holding, *, opened: Sequence[Place] = ()) -> None:
-        gone = old.places - new.places
-        for where in gone:
-            self._release(where)
-        self._occupied.release(tuple(gone))
+    def _settle(self, sandbox_id: str, old: _Holding, new: _Holding, *, opened: Sequence[Seat] = ()) -> None:
+        kept = frozenset(new.seats)
+        for seat in old.seats:
+            if seat not in kept:
+                self._release(seat)
+        self._occupied.release(tuple(old.places - new.places))
         if new.publication is None or not new.publication.wants:
             self._held.pop(sandbox_id, None)
+            self._agreed.pop(sandbox_id, None)
             return
         self._held[sandbox_id] = new
-        for where, target in new.publication.targets.items():
-            self._relay.serve(where, self._bound[where], target)
-        for where in opened:
-            self._sockets.admit(self._bound[where])
+        for seat in new.seats:
+            self._relay.serve(seat, self._bound[seat], _targets(new.publication, seat))
+        for seat in opened:
+            self._sockets.admit(self._bound[seat])
         for want, first in zip(new.publication.wants, new.publication.ports, strict=True):
             if want.automatic and not old.places.issuperset(want.places(first)):
                 self._after[want.protocol] = first + want.count - 1
 
-    def _release(self, where: Place) -> None:
-        bound = self._bound.pop(where, None)
+    def _release(self, seat: Seat) -> None:
+        bound = self._bound.pop(seat, None)
         if bound is not None:
-            self._relay.stop(where)
+            self._relay.stop(seat)
             bound.close()
 
     async def _reserve(self, command: PublishPorts, wants: tuple[Want, ...], old: _Holding) -> "_Change":
@@ -292,37 +304,49 @@ class PortMapper:
         return place(wants, taken=taken, automatic=automatic, after=self._after, former=former)
 
     def _bind(self, change: "_Change", old: _Holding) -> None:
-        targets = change.publication.targets
-        going: dict[tuple[Protocol, int], list[Place]] = {}
-        for where in old.places - targets.keys():
-            going.setdefault((where.protocol, where.port), []).append(where)
-        for where in targets:
-            if where in self._bound:
+        kept = frozenset(change.publication.seats)
+        going: dict[int, list[Seat]] = {}
+        for seat in old.seats:
+            if seat not in kept:
+                going.setdefault(seat.places[0].port, []).append(seat)
+        for seat in change.publication.seats:
+            if seat in self._bound:
                 continue
             # A sandbox that changes 0.0.0.0:80 for 10.0.0.1:80 is in its own way.
-            for hindrance in going.get((where.protocol, where.port), ()):
-                if hindrance.overlaps(where) and hindrance in self._bound:
+            for hindrance in going.get(seat.places[0].port, ()):
+                if hindrance.overlaps(seat) and hindrance in self._bound:
                     self._release(hindrance)
                     change.yielded.append(hindrance)
             try:
-                self._bound[where] = self._sockets.open(where)
+                self._bound[seat] = self._sockets.open(seat)
             except OSError as error:
-                raise _Refused(where, error) from error
-            change.opened.append(where)
+                raise self._refused(seat, error) from error
+            change.opened.append(seat)
+
+    def _refused(self, seat: Seat, error: OSError) -> _Refused:
+        """Find out which place of a seat it was."""
+        for where in seat.places if len(seat.places) > 1 else ():
+            try:
+                self._sockets.probe(where)
+            except OSError as found:
+                return _Refused(where, found)
+        return _Refused(seat.places[0], error)
 
     def _give_back(self, change: "_Change", old: _Holding) -> None:
         """Undo what was bound for a change that did not come about."""
-        for where in change.opened:
-            self._bound.pop(where).close()
-        self._occupied.release(tuple(where for where in change.opened if where not in old.places))
-        for where in change.yielded:
+        for seat in change.opened:
+            self._bound.pop(seat).close()
+        self._occupied.release(tuple(change.publication.targets.keys() - old.places))
+        for seat in change.yielded:
             try:
-                bound = self._sockets.open(where)
+                bound = self._sockets.open(seat)
             except OSError:
-                continue  # lost to another process within this instant; translation goes on
-            self._bound[where] = bound
+                # Lost to another process within this instant; translation goes on, and the next convergence tries.
+                self._agreed.clear()
+                continue
+            self._bound[seat] = bound
             assert old.publication is not None
-            self._relay.serve(where, bound, old.publication.targets[where])
+            self._relay.serve(seat, bound, _targets(old.publication, seat))
             self._sockets.admit(bound)
 
     def _holder_besides(self, sandbox_id: str) -> Callable[[Place], str | None]:
@@ -362,8 +386,12 @@ class PortMapper:
 @dataclass
 class _Change:
     publication: Publication
-    opened: list[Place] = field(default_factory=list)
-    yielded: list[Place] = field(default_factory=list)
+    opened: list[Seat] = field(default_factory=list)
+    yielded: list[Seat] = field(default_factory=list)
+
+
+def _targets(publication: Publication, seat: Seat) -> tuple[Target, ...]:
+    return tuple(publication.targets[where] for where in seat.places)
 
 
 def _want_of(where: Place, wants: Sequence[Want], ports: Sequence[int]) -> Want:

@@ -6,7 +6,7 @@ process: it is taken over, never flushed.
 
 import errno
 import ipaddress
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -88,7 +88,7 @@ class NftFirewall:
         self._thread = thread
         self._kernel = kernel
 
-    async def apply(self, steps: Collection[Step], *, forget: Collection[Place] = ()) -> None:
+    async def apply(self, steps: Sequence[Step], *, forget: Collection[Place] = ()) -> None:
         """Carry out steps in one transaction, then forget the UDP flows that were sent to some places."""
         if steps or forget:
             await self._thread.run(self._kernel.apply, steps, forget)
@@ -127,9 +127,13 @@ class _Kernel:
             self._nft.run(f"add table inet {TABLE}\ndelete table inet {TABLE}\n{STRUCTURE}")
         self._structure = _structure(self._list())
 
-    def apply(self, steps: Collection[Step], forget: Collection[Place]) -> None:
+    def apply(self, steps: Sequence[Step], forget: Collection[Place]) -> None:
         self._change(steps)
-        self._flows.forget(forget)
+        try:
+            self._flows.forget(forget)
+        except OSError:
+            self._undo(steps)
+            raise
 
     def observe(self) -> dict[Place, Translation]:
         return dict(_elements(self._list()))
@@ -159,14 +163,21 @@ class _Kernel:
             return []
         return listed
 
-    def _change(self, steps: Collection[Step]) -> None:
-        batch = [_element_step(step) for step in steps]
-        for start in range(0, len(batch), STEPS_AT_ONCE):
+    def _change(self, steps: Sequence[Step]) -> None:
+        for start in range(0, len(steps), STEPS_AT_ONCE):
+            batch = [_element_step(step) for step in steps[start : start + STEPS_AT_ONCE]]
             before = self._elements.generation()
-            self._elements.apply(batch[start : start + STEPS_AT_ONCE])
+            try:
+                self._elements.apply(batch)
+            except OSError:
+                self._undo(steps[:start])
+                raise
             if before == self._settled:
                 # Somebody else's change in between shows: the generation is then not the one expected here.
                 self._settled = before + 1
+
+    def _undo(self, steps: Sequence[Step]) -> None:
+        self._change([step.undo() for step in reversed(steps)])
 
 
 def _element_step(step: Step) -> AddElement | DeleteElement:

@@ -1,11 +1,11 @@
 """What the port mapper needs of the host it runs on."""
 
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from cnm import types
-from cnm_port_mapper.binding import Place, Target
+from cnm_port_mapper.binding import Place, Seat, Target
 from cnm_port_mapper.placement import Automatic
 from cnm_port_mapper.rules import Step, Translation
 
@@ -26,8 +26,8 @@ class Sockets(Protocol):
         """Return the ports that may be chosen."""
         ...
 
-    def open(self, place: Place) -> socket.socket:
-        """Bind a place, and listen, while the kernel drops whatever comes.
+    def open(self, seat: Seat) -> socket.socket:
+        """Bind a seat, and listen, while the kernel drops whatever comes.
 
         Raises:
             OSError: EADDRINUSE, EADDRNOTAVAIL and the like.
@@ -60,7 +60,7 @@ class Sockets(Protocol):
 class Firewall(Protocol):
     """The maps that translate host ports; whatever is given is one transaction."""
 
-    async def apply(self, steps: Collection[Step], *, forget: Collection[Place] = ()) -> None:
+    async def apply(self, steps: Sequence[Step], *, forget: Collection[Place] = ()) -> None:
         """Carry out steps, then forget the UDP flows that were sent to some places.
 
         Raises:
@@ -81,10 +81,10 @@ class Firewall(Protocol):
 class Relay(Protocol):
     """Serves what reaches a bound socket itself."""
 
-    def serve(self, place: Place, bound: socket.socket, target: Target) -> None:
-        """Accept at a place and lead to a target; served already, new connections lead there."""
+    def serve(self, seat: Seat, bound: socket.socket, targets: tuple[Target, ...]) -> None:
+        """Accept at a seat and lead to the target of each place; served already, new connections lead there."""
         ...
 
-    def stop(self, place: Place) -> None:
-        """Accept no more at a place and end what goes through it; the socket stays open."""
+    def stop(self, seat: Seat) -> None:
+        """Accept no more at a seat and end what goes through it; the socket stays open."""
         ...

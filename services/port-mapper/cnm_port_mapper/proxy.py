@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from cnm_port_mapper.binding import Place, Target
+from cnm_port_mapper.binding import Seat, Target
 from cnm_port_mapper.config import Settings
 from cnm_port_mapper.reserve import IP_PKTINFO
 
@@ -39,7 +39,7 @@ class _Client(NamedTuple):
 
 @dataclass
 class _Session:
-    place: Place
+    seat: Seat
     client: _Client
     backend: socket.socket
     quiet_since: float
@@ -47,9 +47,9 @@ class _Session:
 
 @dataclass
 class _Port:
-    place: Place
+    seat: Seat
     bound: socket.socket
-    target: Target
+    targets: tuple[Target, ...]
     connections: set[asyncio.Task[None]] = field(default_factory=set)
     sessions: set[_Client] = field(default_factory=set)
     pause: asyncio.TimerHandle | None = None
@@ -62,8 +62,8 @@ class Proxy:
         self._tasks = tasks
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._ports: dict[Place, _Port] = {}
-        self._sessions: OrderedDict[tuple[Place, _Client], _Session] = OrderedDict()
+        self._ports: dict[Seat, _Port] = {}
+        self._sessions: OrderedDict[tuple[Seat, _Client], _Session] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
 
     @property
@@ -71,19 +71,19 @@ class Proxy:
         """How many UDP sessions there are."""
         return len(self._sessions)
 
-    def serve(self, place: Place, bound: socket.socket, target: Target) -> None:
-        """Accept at a place and lead to a target; served already, new connections lead there."""
-        port = self._ports.get(place)
+    def serve(self, seat: Seat, bound: socket.socket, targets: tuple[Target, ...]) -> None:
+        """Accept at a seat and lead to the target of each place; served already, new connections lead there."""
+        port = self._ports.get(seat)
         if port is None:
-            port = self._ports[place] = _Port(place, bound, target)
+            port = self._ports[seat] = _Port(seat, bound, targets)
             self._read(port)
-        elif port.target != target:
-            port.target = target
+        elif port.targets != targets:
+            port.targets = targets
             self._end_sessions(port)
 
-    def stop(self, place: Place) -> None:
-        """Accept no more at a place and end what goes through it; the socket stays open."""
-        port = self._ports.pop(place, None)
+    def stop(self, seat: Seat) -> None:
+        """Accept no more at a seat and end what goes through it; the socket stays open."""
+        port = self._ports.pop(seat, None)
         if port is None:
             return
         if port.pause is not None:
@@ -95,12 +95,12 @@ class Proxy:
 
     def close(self) -> None:
         """Stop serving everywhere."""
-        for place in tuple(self._ports):
-            self.stop(place)
+        for seat in tuple(self._ports):
+            self.stop(seat)
 
     def _read(self, port: _Port) -> None:
         port.pause = None
-        self._loop.add_reader(port.bound, self._datagrams if port.place.protocol == "udp" else self._accept, port)
+        self._loop.add_reader(port.bound, self._datagrams if port.seat.protocol == "udp" else self._accept, port)
 
     def _wait(self, port: _Port) -> None:
         self._loop.remove_reader(port.bound)
@@ -111,7 +111,7 @@ class Proxy:
     def _accept(self, port: _Port) -> None:
         for _ in range(AT_ONCE):
             try:
-                client, _ = port.bound.accept()
+                client, peer = port.bound.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -120,14 +120,14 @@ class Proxy:
                     return
                 continue  # that client has gone already
             client.setblocking(False)
-            connection = self._tasks.create_task(self._relay(client, port.place, port.target))
+            connection = self._tasks.create_task(self._relay(client, port.seat, _target(port, peer)))
             port.connections.add(connection)
             connection.add_done_callback(port.connections.discard)
 
-    async def _relay(self, client: socket.socket, place: Place, target: Target) -> None:
+    async def _relay(self, client: socket.socket, seat: Seat, target: Target) -> None:
         with client:
             try:
-                backend = await self._connect(place, target)
+                backend = await self._connect(seat, target)
             except OSError:
                 _reset(client)
                 return
@@ -138,8 +138,8 @@ class Proxy:
                     _reset(client)
                     _reset(backend)
 
-    async def _connect(self, place: Place, target: Target) -> socket.socket:
-        backend = _backend(target, socket.SOCK_STREAM, 0 if place.protocol == "tcp" else socket.IPPROTO_SCTP)
+    async def _connect(self, seat: Seat, target: Target) -> socket.socket:
+        backend = _backend(target, socket.SOCK_STREAM, 0 if seat.protocol == "tcp" else socket.IPPROTO_SCTP)
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await self._loop.sock_connect(backend, (str(target.address), target.port))
@@ -156,7 +156,7 @@ class Proxy:
                 payload, notes, _, peer = port.bound.recvmsg(CHUNK_BYTES, 128)
             except OSError:
                 return
-            session = self._session(port, _client(port.place, notes, peer))
+            session = self._session(port, _client(port.seat, notes, peer))
             if session is None:
                 return
             try:
@@ -165,7 +165,7 @@ class Proxy:
                 continue  # refused, or no room: a datagram may be lost
 
     def _session(self, port: _Port, client: _Client) -> _Session | None:
-        key = (port.place, client)
+        key = (port.seat, client)
         session = self._sessions.get(key)
         if session is None:
             session = self._begin(port, client)
@@ -176,18 +176,19 @@ class Proxy:
     def _begin(self, port: _Port, client: _Client) -> _Session | None:
         if len(self._sessions) >= self._settings.udp_sessions:
             self._end(next(iter(self._sessions)))
+        target = _target(port, client.peer)
         try:
-            backend = _backend(port.target, socket.SOCK_DGRAM, 0)
+            backend = _backend(target, socket.SOCK_DGRAM, 0)
         except OSError:
             self._wait(port)
             return None
         try:
-            backend.connect((str(port.target.address), port.target.port))
+            backend.connect((str(target.address), target.port))
         except OSError:  # no route: the sandbox is not there yet
             backend.close()
             return None
-        session = _Session(port.place, client, backend, self._loop.time())
-        self._sessions[port.place, client] = session
+        session = _Session(port.seat, client, backend, self._loop.time())
+        self._sessions[port.seat, client] = session
         port.sessions.add(client)
         self._loop.add_reader(backend, self._answers, port, session)
         if self._sweep is None:
@@ -202,13 +203,13 @@ class Proxy:
                 return
             except OSError:
                 return  # connection refused: the sandbox may listen later
-            self._touch((session.place, session.client), session)
+            self._touch((session.seat, session.client), session)
             try:
                 port.bound.sendmsg([payload], _from(session), 0, session.client.peer)
             except OSError:
                 continue  # no room: a datagram may be lost
 
-    def _touch(self, key: tuple[Place, _Client], session: _Session) -> None:
+    def _touch(self, key: tuple[Seat, _Client], session: _Session) -> None:
         session.quiet_since = self._loop.time()
         self._sessions.move_to_end(key)
 
@@ -222,9 +223,9 @@ class Proxy:
                 return
             self._end(key)
 
-    def _end(self, key: tuple[Place, _Client]) -> None:
+    def _end(self, key: tuple[Seat, _Client]) -> None:
         session = self._sessions.pop(key)
-        port = self._ports.get(session.place)
+        port = self._ports.get(session.seat)
         if port is not None:
             port.sessions.discard(session.client)
         self._loop.remove_reader(session.backend)
@@ -235,8 +236,13 @@ class Proxy:
 
     def _end_sessions(self, port: _Port) -> None:
         for client in tuple(port.sessions):
-            self._end((port.place, client))
+            self._end((port.seat, client))
         port.sessions.clear()
+
+
+def _target(port: _Port, peer: tuple[Any, ...]) -> Target:
+    """Return where a peer is led: of two targets IPv4 peers, written ``::ffff:10.0.0.1``, to the first."""
+    return port.targets[0] if len(port.targets) == 1 or peer[0].startswith("::ffff:") else port.targets[1]
 
 
 def _backend(target: Target, kind: socket.SocketKind, number: int) -> socket.socket:
@@ -269,7 +275,7 @@ def _reset(end: socket.socket) -> None:
     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def _client(place: Place, notes: list[tuple[int, int, bytes]], peer: tuple[Any, ...]) -> _Client:
+def _client(seat: Seat, notes: list[tuple[int, int, bytes]], peer: tuple[Any, ...]) -> _Client:
     for level, kind, raw in notes:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             local, link = _PKTINFO6.unpack_from(raw)
@@ -277,7 +283,7 @@ def _client(place: Place, notes: list[tuple[int, int, bytes]], peer: tuple[Any, 
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             _, local, _ = _PKTINFO4.unpack_from(raw)
             return _Client(peer, local, 0)
-    return _Client(peer, place.address.packed, 0)
+    return _Client(peer, seat.places[-1].address.packed, 0)
 
 
 def _from(session: _Session) -> list[tuple[int, int, bytes]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cnm import types
 from cnm.kernel import sockdiag
-from cnm_port_mapper.binding import Place
+from cnm_port_mapper.binding import Place, Seat
 from cnm_port_mapper.placement import Automatic
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
@@ -52,11 +52,11 @@ class BoundSockets:
         except OSError:
             return Automatic()
 
-    def open(self, place: Place) -> socket.socket:
-        """Bind a place, and listen, while the kernel drops whatever comes."""
-        bound = _bind(place)
+    def open(self, seat: Seat) -> socket.socket:
+        """Bind a seat, and listen, while the kernel drops whatever comes."""
+        bound = _bind(seat)
         try:
-            if place.protocol != "udp":
+            if seat.protocol != "udp":
                 bound.listen(BACKLOG)
         except OSError:
             bound.close()
@@ -73,7 +73,7 @@ class BoundSockets:
 
     def probe(self, place: Place) -> None:
         """Bind a place and give it back at once; nobody is ever accepted."""
-        _bind(place).close()
+        _bind(Seat((place,))).close()
 
     async def holder(self, place: Place) -> str:
         """Name the process that has a place."""
@@ -83,7 +83,8 @@ class BoundSockets:
         return "another process" if found is None else f"{found.command} (pid {found.pid})"
 
 
-def _bind(place: Place) -> socket.socket:
+def _bind(seat: Seat) -> socket.socket:
+    place = seat.places[-1]  # of two the IPv6 one
     kind, number = _KINDS[place.protocol]
     six = place.address.version == 6
     bound = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind, number)
@@ -91,7 +92,7 @@ def _bind(place: Place) -> socket.socket:
         bound.setblocking(False)
         bound.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, _FILTER)
         if six:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(seat.places) == 1)
         if place.protocol != "udp":
             # Else connections in TIME_WAIT keep the port. With UDP it would let two have one port.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -153,10 +153,13 @@ def lan(namespace, host):
     v4, v6 = ipaddress.ip_interface, ipaddress.ip_interface
     with Rtnl.open(host) as near, Rtnl.open(path) as far:
         fd = os.open(path, os.O_RDONLY)
-        (link,) = near.send(CreateVeth("wan0", peer_name="eth0", peer_namespace_fd=fd))
+        (link,) = near.send(CreateVeth("wan0", peer_name="eth0", peer_namespace_fd=fd, up=False))
         os.close(fd)
+        sysctl.write("net/ipv6/conf/wan0/accept_dad", 0, host)
+        sysctl.write("net/ipv6/conf/eth0/accept_dad", 0, path)
         near.send(
             SetLink(1, up=True),
+            SetLink(link.index, up=True),
             AddAddress(link.index, v4(f"{HOST_V4}/24")),
             AddAddress(link.index, v6(f"{HOST_V6}/64")),
         )
@@ -168,7 +171,6 @@ def lan(namespace, host):
             AddRoute(ipaddress.ip_network("10.0.0.0/8"), gateway=ipaddress.ip_address(HOST_V4)),
             AddRoute(ipaddress.ip_network("fd00::/16"), gateway=ipaddress.ip_address(HOST_V6)),
         )
-    sysctl.write("net/ipv6/conf/wan0/accept_dad", 0, host)
     return path
 
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from cnm.kernel import netns
-from cnm_port_mapper.binding import Place, Target
+from cnm_port_mapper.binding import Place, Seat, Target
 from cnm_port_mapper.config import Settings
 from cnm_port_mapper.proxy import Proxy
 from cnm_port_mapper.reserve import BoundSockets
@@ -36,7 +36,7 @@ async def proxying(**settings):
 def open_at(box, place):
     sockets = BoundSockets()
     with netns.inside(box):
-        return sockets, sockets.open(place)
+        return sockets, sockets.open(Seat((place,)))
 
 
 def client(box, kind, port, timeout=2.0):
@@ -78,7 +78,7 @@ async def test_quietest_udp_session_gives_way(box):
         loop = asyncio.get_running_loop()
         async with proxying(udp_sessions=3) as proxy:
             with netns.inside(box):  # a session's socket is of the namespace of the loop's thread
-                proxy.serve(place, bound, Target(LOOPBACK, 53))
+                proxy.serve(Seat((place,)), bound, (Target(LOOPBACK, 53),))
                 sockets.admit(bound)
                 peers = []
                 for number in range(5):
@@ -89,7 +89,7 @@ async def test_quietest_udp_session_gives_way(box):
                     peers.append(peer)
                     assert proxy.sessions == min(number + 1, 3)
             assert len(set(peers)) == 5
-            proxy.stop(place)
+            proxy.stop(Seat((place,)))
             assert proxy.sessions == 0
 
 
@@ -103,7 +103,7 @@ async def test_stopping_ends_what_goes_through_the_port(box):
         server.setblocking(False)
         async with proxying() as proxy:
             with netns.inside(box):
-                proxy.serve(place, bound, Target(LOOPBACK, 80))
+                proxy.serve(Seat((place,)), bound, (Target(LOOPBACK, 80),))
                 sockets.admit(bound)
                 near = client(box, socket.SOCK_STREAM, 8080)
                 far, _ = await loop.sock_accept(server)
@@ -111,6 +111,6 @@ async def test_stopping_ends_what_goes_through_the_port(box):
                 near.setblocking(False)
                 near.send(b"hello")
                 assert await loop.sock_recv(far, 100) == b"hello"
-                proxy.stop(place)
+                proxy.stop(Seat((place,)))
                 assert await loop.sock_recv(near, 100) == b""
                 assert await loop.sock_recv(far, 100) == b""

@@ -85,8 +85,16 @@ def test_link_local_clients_are_served(mapper, c1, host, lan, wire, shell):
 
 def test_ipv4_clients_reach_a_sandbox_that_has_only_ipv6(mapper, c3, lan, wire):
     c3.serve(80)
-    mapper.publish(c3.command({"container_port": 80, "host_port": 8080}))
-    assert wire.tcp(lan, HOST, 8080) == "c3 fd28::1 hello"
+    c3.serve(53, UDP)
+    mapper.publish(
+        c3.command(
+            {"container_port": 80, "host_port": 8080},
+            {"container_port": 53, "host_port": 5353, "protocol": "udp"},
+        )
+    )
+    for address in (HOST, HOST_TOO):
+        assert wire.tcp(lan, address, 8080) == "c3 fd28::1 hello"
+        assert wire.udp(lan, address, 5353) == "c3 fd28::1 hello"
     assert wire.tcp(lan, HOST6, 8080) == f"c3 {LAN6} hello"
 
 
@@ -209,3 +217,18 @@ def test_new_target_takes_over_without_closing_the_port(mapper, c1, c2, lan, hos
     assert wire.tcp(lan, HOST, 8080).startswith("c2 ")
     assert wire.tcp(host, "::1", 8080).startswith("c2 ")
     assert wire.tcp(lan, HOST6, 8080).startswith("c2 ")
+
+
+def test_proxy_serves_while_translation_is_away(mapper, c1, host, lan, wire, shell):
+    c1.serve(80)
+    c1.serve(53, UDP)
+    mapper.publish(
+        c1.command(
+            {"container_port": 80, "host_port": 8080},
+            {"container_port": 53, "host_port": 5353, "protocol": "udp"},
+        )
+    )
+    shell.run(host, "nft", "delete", "table", "inet", "cnm_ports")
+    for address, seen in ((HOST, "172.28.0.1"), (HOST_TOO, "172.28.0.1"), (HOST6, "fd28::1")):
+        assert wire.tcp(lan, address, 8080) == f"c1 {seen} hello"
+        assert wire.udp(lan, address, 5353) == f"c1 {seen} hello"

@@ -7,7 +7,7 @@ import pytest
 
 from cnm.errors import Invalid, Unsupported
 from cnm.messages.sandbox import PortBinding, PortRequest
-from cnm_port_mapper.binding import Place, Publication, Target, Want, read_bound, read_requests
+from cnm_port_mapper.binding import Place, Publication, Seat, Target, Want, read_bound, read_requests, seats_of
 
 IPV4, IPV6 = IPv4Address("172.28.0.2"), IPv6Address("fd28::2")
 EVERY = (ip_address("0.0.0.0"), ip_address("::"))
@@ -141,3 +141,12 @@ def test_places_overlap_by_address(one, other, meet):
 def test_places_are_written_as_people_write_them():
     assert str(Place("tcp", ip_address("0.0.0.0"), 8080)) == "0.0.0.0:8080/tcp"
     assert str(Place("udp", ip_address("::1"), 53)) == "[::1]:53/udp"
+
+
+def test_port_on_every_address_of_both_families_takes_one_socket():
+    four, six = Place("tcp", EVERY[0], 80), Place("tcp", EVERY[1], 80)
+    one, udp = Place("tcp", ip_address("10.0.0.1"), 81), Place("udp", EVERY[1], 80)
+    assert seats_of([six, one, four, udp]) == (Seat((one,)), Seat((four, six)), Seat((udp,)))
+    assert seats_of([four]) == (Seat((four,)),)
+    assert Seat((four, six)).overlaps(Seat((Place("tcp", ip_address("fd00::1"), 80),)))
+    assert not Seat((four, six)).overlaps(Seat((udp,)))

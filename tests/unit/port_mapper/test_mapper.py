@@ -24,8 +24,8 @@ V4, V6 = ip_address("0.0.0.0"), ip_address("::")
 
 
 class Socket:
-    def __init__(self, host, place):
-        self.host, self.place, self.held = host, place, True
+    def __init__(self, host, seat):
+        self.host, self.seat, self.held = host, seat, True
 
     def close(self):
         self.host.open_sockets.remove(self)
@@ -53,9 +53,10 @@ class Host:
     def automatic(self):
         return Automatic(40000, 40003)
 
-    def open(self, place):
-        self.probe(place)
-        opened = Socket(self, place)
+    def open(self, seat):
+        for place in seat.places:
+            self.probe(place)
+        opened = Socket(self, seat)
         self.open_sockets.append(opened)
         return opened
 
@@ -63,7 +64,7 @@ class Host:
         for other, number in self.foreign.items():
             if place.overlaps(other):
                 raise OSError(number, os.strerror(number))
-        if any(place.overlaps(other.place) for other in self.open_sockets):
+        if any(place.overlaps(other) for opened in self.open_sockets for other in opened.seat.places):
             raise OSError(errno.EADDRINUSE, "in use")
 
     def hold(self, bound):
@@ -103,15 +104,16 @@ class Host:
 
     # relay
 
-    def serve(self, place, bound, target):
-        self.served[place] = target
+    def serve(self, seat, bound, targets):
+        assert bound.seat == seat
+        self.served[seat] = targets
 
-    def stop(self, place):
-        self.served.pop(place, None)
+    def stop(self, seat):
+        self.served.pop(seat, None)
 
     def bound(self):
         assert all(not opened.held for opened in self.open_sockets)
-        return sorted(str(opened.place) for opened in self.open_sockets)
+        return sorted(str(place) for opened in self.open_sockets for place in opened.seat.places)
 
     def state(self):
         return self.bound(), dict(self.elements), dict(self.served)

@@ -1,0 +1,316 @@
+"""A stranger's client of the API: it knows NATS, JSON and the public contract, and nothing of CNM's own modules."""
+
+import asyncio
+import ctypes
+import itertools
+import json
+import os
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nats
+import pytest
+
+STATUS = {
+    "invalid": "400",
+    "forbidden": "403",
+    "not_found": "404",
+    "conflict": "409",
+    "exhausted": "507",
+    "unavailable": "503",
+    "unsupported": "501",
+    "timeout": "504",
+    "internal": "500",
+}
+CLONE_NEWNET = 0x40000000
+PATIENCE_S = 15.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter(path):
+    """Put this thread into a network namespace, for good."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        if _libc.setns(fd, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {path}")
+    finally:
+        os.close(fd)
+
+
+class Refused(AssertionError):
+    """A request that was to work did not."""
+
+
+class Api:
+    """Asks over NATS, from a thread inside the installation's namespace."""
+
+    def __init__(self, url, namespace, *, inside="", log=None):
+        self.url, self.namespace, self.inside, self.log = url, namespace, inside, log
+        self._loop = asyncio.new_event_loop()
+        began = threading.Event()
+        self._thread = threading.Thread(target=self._live, args=(began,), daemon=True)
+        self._thread.start()
+        began.wait()
+        self.client = self.run(nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05))
+        self._numbers = itertools.count(1)
+
+    def _live(self, began):
+        enter(self.namespace)
+        asyncio.set_event_loop(self._loop)
+        began.set()
+        self._loop.run_forever()
+        self._loop.close()
+
+    def close(self):
+        self.run(self.client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def run(self, work, *, patience_s=50):
+        """Run a coroutine in the installation's namespace."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(patience_s)
+
+    def name(self, what="x"):
+        """Make a name that nothing in the installation has."""
+        return f"{what}-{os.getpid()}-{next(self._numbers)}"
+
+    async def send(self, verb, body=None, headers=None, *, raw=None, timeout=20):
+        """Return what came back: the body, and the headers."""
+        data = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        message = await self.client.request(f"cnm.v1.{verb}", data, timeout=timeout, headers=headers)
+        return json.loads(message.data), dict(message.headers or {})
+
+    def call(self, verb, body=None, headers=None, **more):
+        return self.run(self.send(verb, body, headers, **more))
+
+    def ask(self, verb, body=None, headers=None, **more):
+        """Return the body of a reply that tells of no error."""
+        reply, reply_headers = self.call(verb, body, headers, **more)
+        if "error" in reply:
+            raise Refused(f"{verb} {body}: {reply['error']}")
+        assert "Nats-Service-Error-Code" not in reply_headers
+        assert "Nats-Service-Error" not in reply_headers
+        return reply
+
+    def refused(self, verb, body=None, code="invalid", *words, headers=None, **more):
+        """Return the error of a reply that tells of one: of this code, in body and headers, naming the words."""
+        reply, reply_headers = self.call(verb, body, headers, **more)
+        return check_refusal(f"{verb} {body}", reply, reply_headers, code, words)
+
+    def together(self, *calls):
+        """Send (verb, body) pairs at once and return (body, headers) pairs in their order."""
+
+        async def all_of_them():
+            return await asyncio.gather(*(self.send(*call) for call in calls))
+
+        return self.run(all_of_them())
+
+    # What an outsider can look at.
+
+    def sh(self, command, key=None, *, check=True):
+        """Run a command in the installation's namespace, or in a sandbox's."""
+        path = self.namespace if key is None else self.path(key)
+        done = subprocess.run(
+            ["nsenter", f"--net={path}", "bash", "-c", command],
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
+        return done.stdout if check else done
+
+    def ip(self, words, key=None):
+        return json.loads(self.sh(f"ip -j -d {words}", key) or "[]")
+
+    def path(self, path):
+        """Return where this process finds a path of the installation."""
+        return f"{self.inside}{path}"
+
+    def kernel(self):
+        """Return all that stands in the installation's own namespace."""
+        links = sorted(
+            (link["ifname"], link.get("ifalias"), link.get("master"))
+            for link in json.loads(self.sh("ip -j link show"))
+        )
+        addresses = sorted(self.sh("ip -o addr show | awk '{print $2, $4}'").splitlines())
+        return {"links": links, "addresses": addresses, "rules": self.rules()}
+
+    def rules(self):
+        return sorted(line.strip() for line in self.sh("nft -s list ruleset").splitlines() if "counter isol" not in line)
+
+    def lists(self):
+        """Return every list that the API has, and how full each pool is."""
+        return {
+            **self.ask("network.list"),
+            **self.ask("sandbox.list"),
+            **self.ask("endpoint.list"),
+            **self.ask("ipam.pool.list"),
+            **self.ask("ipam.space.list"),
+        }
+
+    def world(self):
+        return {**self.lists(), **self.kernel()}
+
+    @contextmanager
+    def unchanged(self):
+        """Check that the body of the block changes nothing, neither in the lists nor in the kernel."""
+        before = self.world()
+        yield
+        after = self.world()
+        for what, found in after.items():
+            assert found == before[what], f"{what} changed"
+
+    @contextmanager
+    def recording(self):
+        """Give a list of the events that are published while the block runs, complete when it ends."""
+        found = []
+
+        async def begin():
+            async def note(message):
+                found.append(Event(message))
+
+            subscription = await self.client.subscribe("cnm.v1.event.>", cb=note)
+            await self.client.flush()
+            return subscription
+
+        subscription = self.run(begin())
+        try:
+            yield found
+            # Events leave in the order of their commits: once the marker's is here, so are all before it.
+            space = self.name("marker")
+            made = self.ask("ipam.pool.request", {"space": space, "pool": "192.0.2.0/24"})
+            self.ask("ipam.pool.release", {"pool_id": made["pool_id"]})
+            marked = self.ask("endpoint.create", {"network": "none", "name": space})
+            self.ask("endpoint.delete", {"network": "none", "endpoint": space})
+            ours = {marked["id"], made["pool_id"]}
+            wait_for(lambda: sum(event.body["object"].get("id", event.body["object"].get("pool_id")) in ours
+                                 for event in list(found)) == 4)  # fmt: skip
+            found[:] = [
+                event
+                for event in found
+                if event.body["object"].get("id", event.body["object"].get("pool_id")) not in ours
+            ]
+        finally:
+            self.run(subscription.unsubscribe())
+
+
+class Event:
+    """An event as it came."""
+
+    def __init__(self, message):
+        self.subject = message.subject
+        self.body = json.loads(message.data)
+        self.message_id = (message.headers or {}).get("Nats-Msg-Id")
+        parts = message.subject.split(".", 5)
+        self.what, self.about = f"{parts[3]}.{parts[4]}", parts[5]
+
+    def __repr__(self):
+        return f"{self.what} {self.about}"
+
+
+def check_refusal(asked, reply, headers, code, words=()):
+    assert "error" in reply, f"{asked}: expected {code}, it worked: {reply}"
+    error = reply["error"]
+    assert set(reply) == {"error"}
+    assert {"code", "message"} <= set(error) <= {"code", "message", "details"}
+    assert error["code"] == code, f"{asked}: {error}"
+    assert headers["Nats-Service-Error-Code"] == STATUS[code]
+    assert headers["Nats-Service-Error"].strip()
+    assert "\n" not in headers["Nats-Service-Error"]
+    assert error["message"]
+    assert "Traceback" not in error["message"]
+    for word in words:
+        assert str(word) in error["message"], f"{asked}: {error['message']!r} does not name {word!r}"
+    if code == "invalid" and "fields" in error.get("details", {}):
+        for fault in error["details"]["fields"]:
+            assert set(fault) == {"field", "value", "reason"}, fault
+            assert fault["reason"]
+    return error
+
+
+def wait_for(condition, *, patience_s=PATIENCE_S):
+    """Return the first true value of a condition."""
+    deadline = time.monotonic() + patience_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition never became true"
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture(scope="session")
+def api(installation):
+    made = Api(installation.url, installation.namespace, inside=installation.inside)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def patiently():
+    return wait_for
+
+
+@pytest.fixture
+def tidy(api):
+    """Check that a test leaves nothing behind: neither in the lists nor in the kernel."""
+    with api.unchanged():
+        yield
+
+
+class Making:
+    """Makes objects for a test, and deletes them when it ends."""
+
+    def __init__(self, api):
+        self.api = api
+        self._undo = []
+
+    def network(self, name=None, **fields):
+        made = self.api.ask("network.create", {"name": name or self.api.name("net"), **fields})
+        self._undo.append(("network.delete", {"network": made["id"], "force": True}))
+        return made
+
+    def sandbox(self, name=None, *, on=(), **fields):
+        made = self.api.ask("sandbox.create", {"name": name or self.api.name("box"), **fields})
+        self._undo.append(("sandbox.delete", {"sandbox": made["id"]}))
+        for network in on:
+            self.connect(made, network)
+        return self.api.ask("sandbox.get", {"sandbox": made["id"]}) if on else made
+
+    def connect(self, sandbox, network, **fields):
+        return self.api.ask("sandbox.connect", {"sandbox": sandbox["id"], "network": network["id"], **fields})
+
+    def endpoint(self, network, name=None, **fields):
+        made = self.api.ask(
+            "endpoint.create", {"network": network["id"], "name": name or self.api.name("ep"), **fields}
+        )
+        self._undo.append(("endpoint.delete", {"endpoint": made["id"], "force": True}))
+        return made
+
+    def pool(self, **fields):
+        made = self.api.ask("ipam.pool.request", {"space": self.api.name("space"), **fields})
+        self._undo.append(("ipam.pool.release", {"pool_id": made["pool_id"]}))
+        return made
+
+    def end(self):
+        for verb, body in reversed(self._undo):
+            reply, _ = self.api.call(verb, body)
+            assert reply.get("error", {}).get("code", "not_found") == "not_found", reply
+
+
+@pytest.fixture
+def make(api):
+    making = Making(api)
+    yield making
+    making.end()
+
+
+@pytest.fixture(scope="module")
+def make_for_module(api):
+    making = Making(api)
+    yield making
+    making.end()
+
+
+def run_dir(installation):
+    return Path(installation.env["CNM_RUN_DIR"])
