@@ -67,6 +67,7 @@ STREAM = "CNM_EVENTS"
 RETRY_FIRST_S = 0.02
 RETRY_LAST_S = 0.25
 RETRY_FOR_S = 3.0
+RESEND_S = 1.5
 KEPT_REPLY_S = 600
 MAX_REQUEST_ID = 256
 
@@ -135,13 +136,22 @@ class NatsBus:
     async def ask(self, command: Command[R], *, node: str | None = None) -> R:
         """Send a command to its owner and return the reply; see ``cnm.bus.Bus.ask``."""
         subject = command.subject_on(node)
-        reply = await self.ask_raw(subject, encode(command))
+        reply = await self.ask_raw(subject, encode(command), resend=True)
         return decode_trusted(command.reply_type(), reply)  # type: ignore[no-any-return]  # it is R by declaration
 
     async def ask_raw(
-        self, subject: str, body: bytes, *, request_id: str | None = None, deadline_ms: int | None = None
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        request_id: str | None = None,
+        deadline_ms: int | None = None,
+        resend: bool = False,
     ) -> bytes:
         """Send a body to a subject and return the reply's.
+
+        With ``resend`` a command that may be said twice is said again when no reply has come for a while: whoever
+        took it may have died.
 
         Raises:
             CnmError: what the owner refused with; ``Unavailable`` when nobody answers.
@@ -157,24 +167,33 @@ class NatsBus:
                 headers[ORIGIN_ID] = call.request_id
             if request_id is not None:
                 headers[REQUEST_ID] = request_id
-            reply = await self._request(subject, body, headers, left_s + (0 if call else 0.25))
+            wait_s = left_s + (0 if call else 0.25)
+            reply = await self._request(subject, body, headers, wait_s, resend_s=RESEND_S if resend else wait_s)
             if reply.headers and ERROR_CODE in reply.headers:
                 raise _error_of(reply)
             return reply.data
 
-    async def _request(self, subject: str, body: bytes, headers: dict[str, str], left_s: float) -> Msg:
+    async def _request(
+        self, subject: str, body: bytes, headers: dict[str, str], left_s: float, *, resend_s: float
+    ) -> Msg:
         until = time.monotonic() + left_s
         give_up = time.monotonic() + min(RETRY_FOR_S, left_s)
         pause_s = RETRY_FIRST_S
+        taken = False
         while True:
+            now = time.monotonic()
             try:
-                return await self.client.request(
-                    subject, body, timeout=max(0.001, until - time.monotonic()), headers=headers
-                )
+                wait_s = max(0.001, min(resend_s, until - now))
+                return await self.client.request(subject, body, timeout=wait_s, headers=headers)
             except NatsTimeoutError:
-                raise Timeout(f"no reply on {subject} within {left_s:.1f} s") from None
+                if now + resend_s >= until:
+                    raise Timeout(f"no reply on {subject} within {left_s:.1f} s") from None
+                taken = True
+                give_up = min(until, time.monotonic() + RETRY_FOR_S)
+                continue
             except NoRespondersError:
-                refusal: Unavailable = Undelivered(f"nobody answers on {subject}")
+                reason = f"nobody answers on {subject}"
+                refusal = Unavailable(reason) if taken else Undelivered(reason)
             except (NatsError, OSError) as error:
                 refusal = Unavailable(f"NATS cannot be reached: {error}")
             if time.monotonic() + pause_s >= give_up:

@@ -35,15 +35,21 @@ else:
     Interface.register(IPv4Interface)
     Interface.register(IPv6Interface)
 
-MAC_PATTERN = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$"
+END = r"$(?!\n)"
+"""The end of a text in a pattern; a ``$`` alone lets a line feed pass in Python, unlike in a JSON schema."""
 
-Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="64 lower-case hexadecimal digits")]
-Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=128, description="a name")]
+MAC_PATTERN = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}" + END
+
+Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}" + END, description="64 lower-case hexadecimal digits")]
+Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*" + END, max_length=128, description="a name")]
 Key = Annotated[str, Meta(min_length=1, max_length=256, description="a full id, a name, or a unique id prefix")]
 MacAddress = Annotated[str, Meta(pattern=MAC_PATTERN, description="a MAC address, colons between the bytes")]
 InterfaceName = Annotated[
     str,
-    Meta(pattern=r"^[^/:\s]{1,15}$", description="the name of a network interface, at most 15 characters"),
+    Meta(
+        pattern=r"^(?!\.{1,2}$)[!-$&-.0-9;-~]{1,15}" + END,  # dev_valid_name(), and no % that the kernel would fill in
+        description="the name of a network interface: at most 15 printable ASCII characters, none of them / : or %",
+    ),
 ]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 HostPort = Annotated[int, Meta(ge=0, le=65535, description="0 lets CNM choose")]

@@ -11,7 +11,7 @@ from cnm.messages.network import CreateNetwork, PoolRequest
 from cnm.types import Prefix
 from cnm_controller.documents import NetworkBody
 from cnm_controller.drivers import IPAM_DRIVERS, Driver, driver_named
-from cnm_controller.options import as_text, not_served, parse_bridge
+from cnm_controller.options import as_text, not_served, parse_bool, parse_bridge
 
 SCOPES = ("local", "global", "swarm")
 DEFAULT_SPACES = {"local": "LocalDefault", "global": "GlobalDefault", "swarm": "GlobalDefault"}
@@ -194,7 +194,7 @@ def matches(network: NetworkBody, filters: dict[str, list[str | bool]], *, endpo
         "driver": lambda value: value == network.driver,
         "scope": lambda value: value == network.scope,
         "label": lambda value: has_label(network.labels, str(value)),
-        "dangling": lambda value: (endpoints == 0 and not network.predefined) == (value in (True, "true", "1")),
+        "dangling": lambda value: (endpoints == 0 and not network.predefined) == parse_bool(str(value)),
     }
     return all(any(tests[name](value) for value in values) for name, values in filters.items())
 
@@ -220,5 +220,19 @@ def check_filters(filters: dict[str, list[str | bool]], known: tuple[str, ...]) 
         for name in filters
         if name not in known
     ]
+    faults += [
+        Fault(field=f"filters.{name}", value=values, reason=f"expected {kind}, got {value!r}")
+        for name, values in filters.items()
+        if name in known
+        for value in values
+        if (kind := _unfit_filter(name, value)) is not None
+    ]
     if faults:
         raise Invalid.of(faults)
+
+
+def _unfit_filter(name: str, value: str | bool) -> str | None:
+    """Return what a filter's value should be, if it is not."""
+    if name == "dangling":
+        return None if isinstance(value, bool) or parse_bool(value) is not None else "true or false"
+    return "text" if isinstance(value, bool) else None

@@ -44,8 +44,8 @@ log = structlog.get_logger()
 class RawBus(Bus, Protocol):
     """A bus that can also send what a journal holds."""
 
-    async def ask_raw(self, subject: str, body: bytes) -> bytes:
-        """Send a body to a subject and return the reply's."""
+    async def ask_raw(self, subject: str, body: bytes, *, resend: bool = False) -> bytes:
+        """Send a body to a subject, again when no reply comes for a while, and return the reply's."""
         ...
 
 
@@ -216,7 +216,7 @@ class Sagas:
 
     async def _compensate(self, each: Compensation) -> None:
         try:
-            await self.bus.ask_raw(each.subject, each.body.encode())
+            await self.bus.ask_raw(each.subject, each.body.encode(), resend=True)
         except NotFound:
             return  # what was to be undone is gone
 

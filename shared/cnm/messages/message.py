@@ -113,20 +113,16 @@ def decode(kind: type[Reply_co], body: bytes) -> Reply_co:
     if len(body) > MAX_BODY_BYTES:
         raise Invalid.at("", len(body), f"the body has {len(body)} bytes, the limit is {MAX_BODY_BYTES}")
     try:
-        found: Reply_co = _decoder(typing.cast("Any", kind)).decode(body or b"{}")
-    except msgspec.ValidationError as error:
-        raise Invalid.of(_faults(kind, body) or [_fault_of("", None, error)]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            found: Reply_co = _decoder(typing.cast("Any", kind)).decode(body or b"{}")
+        except msgspec.ValidationError as error:  # it may stand before a place where the body is no JSON at all
+            value = msgspec.json.decode(body or b"{}")
+            raise Invalid.of(list(_walk(kind, value, "")) or [_fault_of("", None, error)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid.at("", None, f"the body is not JSON: {error}") from None
-    return found
-
-
-def _faults(kind: Any, body: bytes) -> list[Fault]:
-    try:
-        value = msgspec.json.decode(body or b"{}")
-        return list(_walk(kind, value, ""))
     except RecursionError:
-        return [Fault(field="", reason="the body is nested too deeply")]
+        raise Invalid.at("", None, "the body is nested too deeply") from None
+    return found
 
 
 def _fault_of(path: str, value: Any, error: Exception) -> Fault:

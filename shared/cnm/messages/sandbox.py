@@ -10,16 +10,16 @@ from msgspec import Meta
 from cnm.messages.endpoint import Endpoint, GatewayPriority
 from cnm.messages.message import Command, Empty
 from cnm.messages.network import DnsDomain, Filters
-from cnm.types import Address, HostPort, Id, InterfaceName, Key, MacAddress, Name, Port, Prefix, Protocol
+from cnm.types import END, Address, HostPort, Id, InterfaceName, Key, MacAddress, Name, Port, Prefix, Protocol
 
-Hostname = Annotated[str, Meta(pattern=r"^([a-zA-Z0-9_]([a-zA-Z0-9_.-]*[a-zA-Z0-9_])?)?$", max_length=253)]
-ExposedPort = Annotated[str, Meta(pattern=r"^[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?$")]
+Hostname = Annotated[str, Meta(pattern=r"^([a-zA-Z0-9_]([a-zA-Z0-9_.-]*[a-zA-Z0-9_])?)?" + END, max_length=253)]
+ExposedPort = Annotated[str, Meta(pattern=r"^[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?" + END)]
 
 
 class ExtraHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A line for the hosts file; ``ip`` is an address, or ``host-gateway`` for the node as the sandbox sees it."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9_.-]*[a-zA-Z0-9])?$", max_length=253)]
+    name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9_.-]*[a-zA-Z0-9])?" + END, max_length=253)]
     ip: str
 
 
@@ -28,7 +28,7 @@ class SandboxDns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     servers: list[Address] = []
     search: list[DnsDomain] = []
-    options: list[Annotated[str, Meta(pattern=r"^\S+$")]] = []
+    options: list[Annotated[str, Meta(pattern=r"^\S+" + END)]] = []
 
 
 class PortRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -38,6 +38,7 @@ def filled(value, fixed):
     return fixed.get(value, value) if isinstance(value, str) else value
 
 
+# Each verb with the fields that it cannot do without.
 VERBS = {
     "network.create": {"name": "n"},
     "network.get": {"network": "table-web"},
@@ -51,11 +52,11 @@ VERBS = {
     "sandbox.connect": {"sandbox": "table-box", "network": "table-other"},
     "sandbox.disconnect": {"sandbox": "table-box", "network": "table-web"},
     "endpoint.create": {"network": "table-web", "name": "e"},
-    "endpoint.get": {"network": "table-web", "endpoint": "table-box"},
+    "endpoint.get": {"endpoint": "ENDPOINT"},
     "endpoint.list": {},
-    "endpoint.delete": {"network": "table-web", "endpoint": "table-box"},
-    "endpoint.join": {"network": "table-other", "endpoint": "table-other-idle", "sandbox": "table-box"},
-    "endpoint.leave": {"network": "table-web", "endpoint": "table-box", "sandbox": "table-box"},
+    "endpoint.delete": {"endpoint": "ENDPOINT"},
+    "endpoint.join": {"endpoint": "ENDPOINT", "sandbox": "table-box"},
+    "endpoint.leave": {"endpoint": "ENDPOINT", "sandbox": "table-box"},
     "ipam.space.list": {},
     "ipam.pool.request": {"space": "table-space"},
     "ipam.pool.release": {"pool_id": "POOL"},
@@ -77,7 +78,7 @@ def test_every_verb_refuses_a_body_that_it_cannot_read(api, fixed):
     big = b'{"name": "' + b"x" * (1024 * 1024) + b'"}'
     with api.unchanged():
         for verb in VERBS:
-            for raw in (b"{", b"nonsense", b"\xff\xfe", b'{"name": "\xff"}', b"{} {}"):
+            X:
                 error = api.refused(verb, raw=raw)
                 assert error["details"]["fields"], (verb, raw)
             for raw in (b"[]", b"1", b'"text"', b"null", b"true", b"[" * 100_000):
@@ -205,8 +206,10 @@ INVALID = [
      ["ports[1].host_port"], ["8081"]),
     ("sandbox.create", {"name": "s", "ports": [{"container_port": 80, "allow": ["10.0.0.1/8"]}]},
      ["ports[0].allow[0]"], ["10.0.0.1/8", "10.0.0.0/8"]),
-    ("sandbox.create", {"name": "s", "exposed_ports": ["0/tcp", "80/icmp", "9090", "99999/udp"]},
-     ["exposed_ports[0]", "exposed_ports[1]", "exposed_ports[3]"], ["0/tcp", "80/icmp", "99999/udp"]),
+    ("sandbox.create", {"name": "s", "exposed_ports": ["0/tcp", "9090", "99999/udp"]},
+     ["exposed_ports[0]", "exposed_ports[2]"], ["0/tcp", "99999/udp"]),
+    ("sandbox.create", {"name": "s", "exposed_ports": ["80/icmp", "9090", "http"]},
+     ["exposed_ports[0]", "exposed_ports[2]"], ["80/icmp", "http"]),
     ("sandbox.create", {"name": "s", "extra_hosts": [{"name": "db", "ip": "nowhere"}, {"name": "a b", "ip": "1.2.3.4"},
                                                      {"name": "db"}]},
      ["extra_hosts[0].ip", "extra_hosts[1].name", "extra_hosts[2].ip"], ["nowhere", "a b"]),
@@ -239,7 +242,6 @@ INVALID = [
      ["ipv4_address"], ["10.62.0.255"]),
     ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "ipv4_address": "10.62.0.0"},
      ["ipv4_address"], ["10.62.0.0"]),
-    ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "ifname": "lo"}, ["ifname"], ["lo"]),
     ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "ifname": "."}, ["ifname"], []),
     ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "sysctls": {"net.ipv4.ip_forward": "1"}},
      ["sysctls.net.ipv4.ip_forward"], ["net.ipv4.ip_forward"]),
@@ -275,7 +277,7 @@ def test_malformed_and_contradictory_requests_are_invalid_with_every_fault(api, 
         for row_verb, body, fields, words in INVALID:
             if row_verb == verb:
                 error = api.refused(verb, filled(body, fixed), "invalid", *words)
-                assert [fault["field"] for fault in error["details"]["fields"]] == fields, (body, error)
+                assert sorted(faults(error)) == sorted(fields), (body, error)
 
 
 REFUSED = [
@@ -321,6 +323,7 @@ REFUSED = [
      ["10.61.0.1", "table-web"]),
     ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "ifname": "eth0"}, "conflict",
      ["eth0", "table-box"]),
+    ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "ifname": "lo"}, "conflict", ["lo"]),
     ("sandbox.disconnect", {"sandbox": "nonesuch", "network": "table-web"}, "not_found", ["nonesuch"]),
     ("sandbox.disconnect", {"sandbox": "table-box", "network": "nonesuch"}, "not_found", ["nonesuch"]),
     ("sandbox.disconnect", {"sandbox": "table-box", "network": "table-other"}, "not_found",
