@@ -25,8 +25,8 @@ from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
 from cnm_controller.endpoint import check_join_sysctls, decide_endpoint, lease_options, wanted_addresses
 from cnm_controller.events import event, port_events
 from cnm_controller.ledger import Read
-from cnm_controller.network_handlers import with_pools
 from cnm_controller.options import ENDPOINT_IFNAME
+from cnm_controller.pools import with_pools
 from cnm_controller.sagas import Saga, Step, until_fresh
 from cnm_controller.specs import Joined, publish
 from cnm_controller.views import endpoint_view
@@ -215,7 +215,7 @@ async def _ready_network(controller: Controller, on: Read[NetworkBody]) -> Read[
         claims = Claims(exclusive=(f"network:{network.id}",), unchanged=(on.document,))
         undo = ([Step(command=ReleaseOwned(owner=network.id))],)
         async with controller.sagas.begin("network.pools", claims, undo, label=f"network {network.name!r}") as saga:
-            network = await with_pools(network, await controller.nodes.every(), saga.run)
+            network = await with_pools(network, await controller.nodes.every(), saga)
             (document,) = await saga.commit(Changes(puts=(network.document(),)))
         return Read(body=network, document=document)
     return on

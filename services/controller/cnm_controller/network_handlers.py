@@ -8,7 +8,7 @@ from typing import Any
 from cnm.bus import Route
 from cnm.errors import CnmError, Conflict, Forbidden, NotFound
 from cnm.messages.bridge import EnsureBridge, RemoveBridge
-from cnm.messages.ipam import AllocatePools, CountPools, PoolUsage, PoolWanted, ReleaseOwned
+from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.message import Command, Empty
 from cnm.messages.names import ForgetZone, UpdateNames
 from cnm.messages.network import (
@@ -27,7 +27,8 @@ from cnm_controller.detach import detach
 from cnm_controller.documents import EndpointBody, NetworkBody, read
 from cnm_controller.events import event
 from cnm_controller.ledger import Read
-from cnm_controller.network import check_filters, decide_create, matches, wanted_versions
+from cnm_controller.network import check_filters, decide_create, matches
+from cnm_controller.pools import count_pools, with_pools
 from cnm_controller.ports import NodeState
 from cnm_controller.sagas import Step, until_fresh
 from cnm_controller.specs import bridge_name, bridge_network, zone
@@ -58,33 +59,12 @@ async def create_network(command: CreateNetwork, *, controller: Controller) -> N
     )
     undo = ([Step(command=ReleaseOwned(owner=network.id))], _remove_from(ready, network))
     async with controller.sagas.begin("network.create", claims, undo, label=f"network {network.name!r}") as saga:
-        network = await with_pools(network, nodes, saga.run)
+        network = await with_pools(network, nodes, saga)
         await saga.run(*_ensure_on(ready, network))
-        shown = network_view(network, 1, [], await count_pools(controller, [network]))
+        shown = network_view(network, 1, [], await count_pools(controller.bus, [network]))
         events = (event("network", "created", network.id, shown),)
         await saga.commit(Changes(puts=(network.document(),), events=events))
     return shown
-
-
-async def with_pools(network: NetworkBody, nodes: Sequence[NodeState], run: Any) -> NetworkBody:
-    """Reserve a network's pools, none of them one that a node has a route to, and return the network with them."""
-    versions = wanted_versions(network)
-    (allocated,) = await run(
-        Step(
-            command=AllocatePools(
-                owner=network.id,
-                owner_label=f"network {network.name!r}",
-                space=network.address_space,
-                pools=[
-                    PoolWanted(request=request, ipv6=version == 6)
-                    for request, version in zip(network.wanted, versions, strict=True)
-                ],
-                exclude=[prefix for node in nodes for prefix in node.taken],
-                options=network.ipam_options,
-            )
-        )
-    )
-    return network.with_pools(allocated.pools)
 
 
 def _ensure_on(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:
@@ -111,15 +91,6 @@ def _remove_from(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]
     ]
 
 
-async def count_pools(controller: Controller, networks: Sequence[NetworkBody]) -> dict[str, PoolUsage]:
-    """Count the pools of networks; by pool id."""
-    pool_ids = [pool.pool_id for network in networks for pool in network.pools]
-    if not pool_ids:
-        return {}
-    counted = await controller.bus.ask(CountPools(pool_ids=pool_ids))
-    return {usage.pool_id: usage for usage in counted.usages}
-
-
 async def get_network(command: GetNetwork, *, controller: Controller) -> Network:
     """Show a network.
 
@@ -127,7 +98,7 @@ async def get_network(command: GetNetwork, *, controller: Controller) -> Network
         NotFound: there is none.
     """
     found = await controller.ledger.network(command.network, endpoints=True)
-    usages = await count_pools(controller, [found.body])
+    usages = await count_pools(controller.bus, [found.body])
     return network_view(found.body, found.document.revision, found.endpoints, usages)
 
 
@@ -153,7 +124,7 @@ async def list_networks(command: ListNetworks, *, controller: Controller) -> Net
         )
     ]
     bodies = window(bodies, after=command.after, limit=command.limit)
-    usages = await count_pools(controller, bodies)
+    usages = await count_pools(controller.bus, bodies)
     return Networks(
         networks=[
             network_view(network, revisions[network.id], endpoints.get(network.id, ()), usages) for network in bodies
