@@ -51,13 +51,22 @@ class Invalid(CnmError):
     @classmethod
     def of(cls, faults: Sequence[Fault]) -> "Invalid":
         """Make one error of all faults, its message naming each field and value."""
-        text = "; ".join(f"{fault.field or 'body'}: {fault.reason}" for fault in faults)
+        text = "; ".join(f"{fault.field or 'body'}: {_naming(fault)}" for fault in faults)
         return cls(text, fields=[msgspec.to_builtins(fault) for fault in faults])
 
     @classmethod
     def at(cls, field: str, value: Any, reason: str) -> "Invalid":
         """Make the error of a single fault."""
         return cls.of([Fault(field=field, value=value, reason=reason)])
+
+
+def _naming(fault: Fault) -> str:
+    """Return the reason of a fault; it names the value, whoever wrote it."""
+    value = fault.value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or str(value) in fault.reason:
+        return fault.reason
+    shown = repr(value)
+    return f"{fault.reason} (got {shown if len(shown) <= 80 else shown[:77] + '...'})"
 
 
 class Forbidden(CnmError):

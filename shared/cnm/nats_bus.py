@@ -2,28 +2,28 @@
 
 nats-py runs a subscription's callbacks one after another, so each request gets a task of its own in a bounded
 group; and it buffers what is sent while the server is away, so nothing is buffered here: a command that could run
-after its caller gave up is never sent.
+after its caller gave up is never sent. A reply waits for the server to come back, for as long as its caller does.
 """
 
 import asyncio
 import hashlib
+import itertools
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
-import nats
 import structlog
-from nats.aio.client import Client
+from nats.aio.client import NO_RESPONDERS_STATUS, Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
-from nats.errors import TimeoutError as NatsTimeoutError
-from nats.js.api import StreamConfig
-from nats.js.errors import NotFoundError
+from nats.errors import MaxPayloadError
+from nats.js.api import Header, StreamConfig
+from nats.js.errors import NoStreamResponseError, NotFoundError
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
@@ -51,6 +51,7 @@ from cnm.errors import (
     Timeout,
     Unavailable,
     Undelivered,
+    Unsupported,
     from_reply,
     to_reply,
 )
@@ -67,9 +68,17 @@ STREAM = "CNM_EVENTS"
 RETRY_FIRST_S = 0.02
 RETRY_LAST_S = 0.25
 RETRY_FOR_S = 3.0
+GRACE_S = 0.25
+"""How much longer a client waits than it says, so that it hears of its deadline from the worker."""
 RESEND_S = 1.5
+STREAM_READY_S = 10.0
 KEPT_REPLY_S = 600
+CLAIM_LEASE_S = 5.0
+CLAIM_RENEW_S = 1.5
 MAX_REQUEST_ID = 256
+WAITING_PER_ANSWERED = 16
+STOP_S = 5.0
+CLOSED_PERIOD_S = 1.0
 
 log = structlog.get_logger()
 
@@ -80,42 +89,67 @@ async def connect(url: str, *, name: str, wait_s: float | None = None) -> Client
     Raises:
         Unavailable: no server answered within ``wait_s`` (None tries on without end).
     """
-    began = time.monotonic()
-    while True:
-        try:
-            return await nats.connect(
+    client = Client()
+    told = ""
+
+    async def on_error(error: Exception) -> None:
+        nonlocal told
+        if repr(error) != told:  # ten tries a second fail alike while a server is away
+            told = repr(error)
+            log.warning("nats.error", error=told)
+
+    async def on_disconnected() -> None:
+        client._pending.clear()  # what a stalled line left unsent must not be sent after its sender gave up
+        client._pending_data_size = 0
+
+    async def on_reconnected() -> None:
+        nonlocal told
+        told = ""
+        log.info("nats.reconnected")
+
+    try:
+        async with asyncio.timeout(wait_s):
+            await client.connect(
                 servers=[part.strip() for part in url.split(",")],
                 name=name,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.1,
+                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds, as floats everywhere in nats-py
                 connect_timeout=2,
                 ping_interval=10,
                 pending_size=0,
                 allow_reconnect=True,
-                error_cb=_on_error,
+                error_cb=on_error,
+                disconnected_cb=on_disconnected,
+                reconnected_cb=on_reconnected,
             )
-        except (TimeoutError, OSError, NatsError) as error:
-            if wait_s is not None and time.monotonic() - began >= wait_s:
-                raise Unavailable(f"NATS at {url} cannot be reached: {error}") from None
-            await asyncio.sleep(0.05)
-
-
-async def _on_error(error: Exception) -> None:
-    log.warning("nats.error", error=repr(error))
+    except TimeoutError:
+        await client.close()
+        raise Unavailable(f"NATS at {url} cannot be reached within {wait_s} s: {told}") from None
+    except BaseException:
+        await client.close()
+        raise
+    return client
 
 
 class Replies(Protocol):
-    """Keeps the replies of requests that carry an id, so that a repeat does nothing twice."""
+    """Keeps the replies of requests that carry an id, so that a repeat does nothing twice.
 
-    async def claim(self, key: str, digest: str, *, lease_ms: int) -> tuple[str, bytes]:
+    ``claim`` names one try of a request, by one worker: a try that lost its claim keeps and drops nothing.
+    """
+
+    async def claim(self, key: str, digest: str, claim: str, *, lease_ms: int) -> tuple[str, bytes]:
         """Claim a request: ``new``, ``pending``, ``other`` (the id came with another body) or ``done`` with it."""
         ...
 
-    async def keep(self, key: str, digest: str, reply: bytes, *, for_s: int) -> None:
+    async def renew(self, key: str, claim: str, *, lease_ms: int) -> None:
+        """Hold on to a claim."""
+        ...
+
+    async def keep(self, key: str, digest: str, claim: str, reply: bytes, *, for_s: int) -> None:
         """Keep the reply of a claimed request."""
         ...
 
-    async def drop(self, key: str) -> None:
+    async def drop(self, key: str, claim: str) -> None:
         """Forget a claimed request: it may be tried again."""
         ...
 
@@ -132,6 +166,7 @@ class NatsBus:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._inbox = _Inbox(client)
 
     async def ask(self, command: Command[R], *, node: str | None = None) -> R:
         """Send a command to its owner and return the reply; see ``cnm.bus.Bus.ask``."""
@@ -159,7 +194,7 @@ class NatsBus:
         call = current_call()
         left_s = call.left_s() if call else (deadline_ms or DEFAULT_DEADLINE_MS) / 1000
         with telemetry.span(f"send {subject_class(subject)}", kind="client", **{"messaging.system": "nats"}):
-            headers = {DEADLINE_MS: str(max(1, int(left_s * 1000)))}
+            headers: dict[str, str] = {}
             trace = telemetry.current_trace()
             if trace is not None:
                 headers |= trace.headers()
@@ -167,39 +202,57 @@ class NatsBus:
                 headers[ORIGIN_ID] = call.request_id
             if request_id is not None:
                 headers[REQUEST_ID] = request_id
-            wait_s = left_s + (0 if call else 0.25)
-            reply = await self._request(subject, body, headers, wait_s, resend_s=RESEND_S if resend else wait_s)
+            grace_s = 0 if call else GRACE_S
+            reply = await self._request(subject, body, headers, left_s, grace_s=grace_s, resend=resend)
             if reply.headers and ERROR_CODE in reply.headers:
                 raise _error_of(reply)
             return reply.data
 
     async def _request(
-        self, subject: str, body: bytes, headers: dict[str, str], left_s: float, *, resend_s: float
+        self, subject: str, body: bytes, headers: dict[str, str], left_s: float, *, grace_s: float, resend: bool
     ) -> Msg:
         until = time.monotonic() + left_s
-        give_up = time.monotonic() + min(RETRY_FOR_S, left_s)
+        give_up = min(until, time.monotonic() + RETRY_FOR_S)
         pause_s = RETRY_FIRST_S
         taken = False
-        while True:
-            now = time.monotonic()
-            try:
-                wait_s = max(0.001, min(resend_s, until - now))
-                return await self.client.request(subject, body, timeout=wait_s, headers=headers)
-            except NatsTimeoutError:
-                if now + resend_s >= until:
-                    raise Timeout(f"no reply on {subject} within {left_s:.1f} s") from None
-                taken = True
-                give_up = min(until, time.monotonic() + RETRY_FOR_S)
-                continue
-            except NoRespondersError:
-                reason = f"nobody answers on {subject}"
-                refusal = Unavailable(reason) if taken else Undelivered(reason)
-            except (NatsError, OSError) as error:
-                refusal = Unavailable(f"NATS cannot be reached: {error}")
-            if time.monotonic() + pause_s >= give_up:
-                raise refusal
-            await asyncio.sleep(pause_s)
-            pause_s = min(RETRY_LAST_S, pause_s * 2)
+        async with self._inbox.open() as (reply_to, arriving):
+            while True:
+                left_s_now = max(0.001, until - time.monotonic())
+                headers[DEADLINE_MS] = str(max(1, int(left_s_now * 1000)))
+                try:
+                    self._require_line()
+                    await self.client.publish(subject, body, reply=reply_to, headers=headers)
+                    again = resend and left_s_now > RESEND_S
+                    reply = await _next(arriving, RESEND_S if again else left_s_now + grace_s)
+                    if reply is None and not again:
+                        raise Timeout(f"no reply on {subject} within {left_s:.1f} s")
+                    if reply is None:
+                        taken = True
+                        give_up = min(until, time.monotonic() + RETRY_FOR_S)
+                        continue
+                    if not _nobody(reply):
+                        return reply
+                    reason = f"nobody answers on {subject}"
+                except MaxPayloadError:
+                    limit = self.client.max_payload
+                    raise Invalid.at("", len(body), f"the body has {len(body)} bytes, NATS takes {limit}") from None
+                except (NatsError, OSError) as error:
+                    reason = f"NATS cannot be reached: {error}"
+                if time.monotonic() + pause_s >= give_up:
+                    raise Unavailable(reason) if taken else Undelivered(reason)
+                early = await _next(arriving, pause_s)
+                if early is not None and not _nobody(early):
+                    return early
+                pause_s = min(RETRY_LAST_S, pause_s * 2)
+
+    def _require_line(self) -> None:
+        """Refuse while NATS is away: nats-py would keep what waits for a request that it could not send.
+
+        Raises:
+            NatsError: there is no connection now.
+        """
+        if not self.client.is_connected:
+            raise NatsError(f"not connected ({self.client.last_error or 'reconnecting'})")
 
     @asynccontextmanager
     async def serve(
@@ -215,37 +268,65 @@ class NatsBus:
     ) -> AsyncIterator[None]:
         """Answer for a service as long as the body runs; then finish what was begun.
 
-        ``limit`` bounds how many requests are answered at once; more wait in the subscription.
+        ``limit`` bounds how many requests are answered at once; more wait, and are refused when their deadline has
+        passed before their turn came.
+
+        Raises:
+            Unavailable: the connection was closed for good, so that no reconnecting will help.
         """
         metadata = {"node": node} if node else {}
         config = ServiceConfig(name=name, version=version, description=description, metadata=metadata)
         async with asyncio.TaskGroup() as tasks:
-            answerer = _Answerer(self.client, tasks, asyncio.Semaphore(limit), replies)
+            answerer = _Answerer(self.client, tasks, replies, limit)
             service = Service(self.client, config)
-            await service.start()
+            watching = tasks.create_task(self._watch_line())
             try:
+                await service.start()
                 for route in routes:
                     await service.add_endpoint(_endpoint(route, answerer, queue=name, node=node))
                 await self.client.flush()
                 yield
             finally:
+                watching.cancel()
                 await _stop(service)
+                answerer.stopping = True
+
+    async def _watch_line(self) -> None:
+        while not self.client.is_closed:  # noqa: ASYNC110  # nats-py tells it only to who opened the connection
+            await asyncio.sleep(CLOSED_PERIOD_S)
+        raise Unavailable(f"NATS closed the connection: {self.client.last_error}")
 
     async def publish_event(self, event: OutgoingEvent) -> None:
         """Put an event into the stream; one that it has seen is dropped there.
 
         Raises:
             Unavailable: the stream cannot be reached.
+            Unsupported: the event is larger than what NATS takes.
         """
         try:
-            await self.client.jetstream().publish(
-                event.subject, event.body.encode(), headers={MESSAGE_ID: event.id}, timeout=5
-            )
+            try:
+                await self._publish(event)
+            except NoStreamResponseError:  # the server came back without its files
+                await self.ensure_stream()
+                await self._publish(event)
+        except MaxPayloadError:
+            size, limit = len(event.body.encode()), self.client.max_payload
+            raise Unsupported(f"event {event.subject} has {size} bytes, NATS takes {limit}") from None
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the event stream cannot be reached: {error!r}") from None
 
+    async def _publish(self, event: OutgoingEvent) -> None:
+        self._require_line()
+        await self.client.jetstream().publish(
+            event.subject, event.body.encode(), headers={MESSAGE_ID: event.id}, timeout=5
+        )
+
     async def ensure_stream(self) -> None:
-        """Make the stream of events, unless it is there: on disk, a week, duplicates known for two minutes."""
+        """Make the stream of events, unless it is there: on disk, a week, duplicates known for two minutes.
+
+        Raises:
+            Unavailable: JetStream is off, or did not come up in time.
+        """
         stream = self.client.jetstream()
         config = StreamConfig(
             name=STREAM,
@@ -254,22 +335,44 @@ class NatsBus:
             max_bytes=512 * 1024 * 1024,
             duplicate_window=120,
         )
-        try:
-            await stream.stream_info(STREAM)
-        except NotFoundError:
-            await stream.add_stream(config)
+        give_up = time.monotonic() + STREAM_READY_S
+        while True:
+            try:
+                self._require_line()
+                try:
+                    await stream.stream_info(STREAM)
+                except NotFoundError:
+                    await stream.add_stream(config)
+            except (NatsError, OSError, TimeoutError) as error:  # a server listens before its JetStream is up
+                if time.monotonic() >= give_up:
+                    raise Unavailable(f"the event stream cannot be made: {error!r}") from None
+                await asyncio.sleep(RETRY_LAST_S)
+            else:
+                return
 
 
 async def _stop(service: Service) -> None:
     """Answer what has arrived, take nothing more, and leave."""
+    mine = [each._subscription for each in service._endpoints if each._subscription is not None]
+    mine += service._subscriptions.values()
+    service._endpoints.clear()
+    service._subscriptions.clear()
+    await asyncio.gather(*map(_leave, mine))
+    await service.stop()
+
+
+async def _leave(subscription: Subscription) -> None:
+    """Drain a subscription; without a line, or when it breaks meanwhile, forget it lest it be renewed later."""
+    client: Client = subscription._conn
     try:
-        for endpoint in service._endpoints:
-            if endpoint._subscription is not None:
-                await endpoint._subscription.drain()
-        service._endpoints.clear()
-        await service.stop()
-    except (NatsError, OSError) as error:
-        log.info("service.stop", error=repr(error))
+        if client.is_connected:
+            async with asyncio.timeout(STOP_S):
+                await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
+    except (NatsError, OSError, TimeoutError) as error:
+        log.info("service.stop", subject=subscription.subject, error=repr(error))
+    if subscription._id in client._subs:
+        client._remove_sub(subscription._id)
+        subscription._stop_processing()
 
 
 def _endpoint(route: Route, answerer: "_Answerer", *, queue: str, node: str | None) -> EndpointConfig:
@@ -296,6 +399,54 @@ def subject_class(subject: str) -> str:
     return re.sub(r"^cnm\.v1\.on\.[^.]+\.", "cnm.v1.on.", subject)
 
 
+class _Inbox:
+    """Where replies arrive: one subscription, and a queue a request, since a command may be sent more than once."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._prefix = ""
+        self._numbers = itertools.count()
+        self._arriving: dict[str, asyncio.Queue[Msg]] = {}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[tuple[str, asyncio.Queue[Msg]]]:
+        """Give a subject for replies, and what arrives there while the body runs."""
+        await self._listen()
+        subject = f"{self._prefix}.{next(self._numbers)}"
+        arriving = self._arriving[subject] = asyncio.Queue()
+        try:
+            yield subject, arriving
+        finally:
+            del self._arriving[subject]
+
+    async def _listen(self) -> None:
+        if self._prefix:
+            return
+        self._prefix = self._client.new_inbox()
+        try:
+            await self._client.subscribe(f"{self._prefix}.*", cb=self._take)
+        except (NatsError, OSError) as error:
+            self._prefix = ""
+            raise Undelivered(f"NATS cannot be reached: {error}") from None
+
+    async def _take(self, reply: Msg) -> None:
+        if (waiting := self._arriving.get(reply.subject)) is not None:
+            waiting.put_nowait(reply)
+
+
+async def _next(arriving: asyncio.Queue[Msg], within_s: float) -> Msg | None:
+    try:
+        async with asyncio.timeout(within_s):
+            return await arriving.get()
+    except TimeoutError:
+        return None
+
+
+def _nobody(reply: Msg) -> bool:
+    """Tell whether the server says that nobody listens there."""
+    return not reply.data and (reply.headers or {}).get(Header.STATUS) == NO_RESPONDERS_STATUS
+
+
 def _error_of(reply: Msg) -> CnmError:
     try:
         return from_reply(msgspec.json.decode(reply.data, type=ErrorReply))
@@ -306,105 +457,166 @@ def _error_of(reply: Msg) -> CnmError:
 class _Answerer:
     """Answers requests, each in a task of its own."""
 
-    def __init__(
-        self, client: Client, tasks: asyncio.TaskGroup, room: asyncio.Semaphore, replies: Replies | None
-    ) -> None:
+    def __init__(self, client: Client, tasks: asyncio.TaskGroup, replies: Replies | None, limit: int) -> None:
+        self.stopping = False
         self._client = client
         self._tasks = tasks
-        self._room = room
         self._replies = replies
+        self._room = asyncio.Semaphore(limit)
+        self._taken = asyncio.Semaphore(limit * WAITING_PER_ANSWERED)
         self._order = KeyedOrder()
 
     async def spawn(self, route: Route, request: Request) -> None:
-        await self._room.acquire()
+        await self._taken.acquire()
         self._tasks.create_task(self._answer(route, request))
 
     async def _answer(self, route: Route, request: Request) -> None:
+        arrived = time.monotonic()
         try:
-            body, headers = await self._outcome(route, request)
+            body, headers = await self._outcome(route, request, arrived)
             if request._msg.reply:
-                await self._client.publish(request._msg.reply, body, headers=headers or None)
-        except (NatsError, OSError) as error:
-            log.warning("reply.lost", subject=request.subject, error=repr(error))
+                await self._reply(request, body, headers)
         finally:
-            self._room.release()
+            self._taken.release()
 
-    async def _outcome(self, route: Route, request: Request) -> tuple[bytes, dict[str, str]]:
-        headers = request.headers or {}
+    async def _reply(self, request: Request, body: bytes, headers: dict[str, str]) -> None:
+        """Send a reply; while NATS is away, try on for as long as the caller waits."""
+        call = current_call()
+        until = call.deadline if call is not None else 0.0
+        while True:
+            try:
+                await self._client.publish(request._msg.reply, body, headers=headers or None)
+            except MaxPayloadError:
+                limit = self._client.max_payload
+                reason = f"the reply has {len(body)} bytes, NATS takes {limit}; ask for less with filters or limit"
+                body, headers = _refusal(Unsupported(reason))
+            except (NatsError, OSError) as error:
+                if self.stopping or self._client.is_closed or time.monotonic() >= until:
+                    log.warning("reply.lost", subject=request.subject, error=repr(error))
+                    return
+                await asyncio.sleep(RETRY_FIRST_S)
+            else:
+                return
+
+    async def _outcome(self, route: Route, request: Request, arrived: float) -> tuple[bytes, dict[str, str]]:
+        headers = {name.lower(): value for name, value in (request.headers or {}).items()}
         trace = telemetry.extract(headers)
         telemetry.set_current_trace(trace)
         try:
-            deadline_ms = parse_deadline_ms(headers.get(DEADLINE_MS))
-            request_id = headers.get(REQUEST_ID)
-            if request_id is not None and not 0 < len(request_id) <= MAX_REQUEST_ID:
-                raise Invalid.at(REQUEST_ID, request_id, f"expected 1 to {MAX_REQUEST_ID} characters")
-            origin = request_id or headers.get(ORIGIN_ID) or secrets.token_hex(16)
-            set_current_call(
-                Call(
-                    request_id=origin,
-                    trace_id=trace.trace_id,
-                    deadline=time.monotonic() + deadline_ms / 1000,
-                )
-            )
+            call = _call_of(headers, trace.trace_id, arrived)
+            set_current_call(call)
             with telemetry.span(f"process {subject_class(request.subject)}", kind="server"):
-                if route.once and request_id is not None and self._replies is not None:
-                    return await self._once(route, request, request_id, deadline_ms, self._replies)
-                return await self._handle(route, request.data, deadline_ms)
-        except CnmError as error:
-            return _refusal(error)
-        except Exception:
-            log.exception("handler.failed", subject=request.subject, trace_id=trace.trace_id)
-            return _refusal(Internal(f"internal error, trace {trace.trace_id}", trace_id=trace.trace_id))
+                if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
+                    return await self._once(route, request, call, self._replies)
+                return await self._handle(route, request.data, call)
+        except Exception as error:  # noqa: BLE001  # whatever it was, the caller is told
+            return _refusal(_told(error, request.subject, trace.trace_id))
 
-    async def _handle(self, route: Route, data: bytes, deadline_ms: int) -> tuple[bytes, dict[str, str]]:
+    async def _handle(self, route: Route, data: bytes, call: Call) -> tuple[bytes, dict[str, str]]:
         command = decode(route.command, data)
         try:
-            async with asyncio.timeout(deadline_ms / 1000) as scope:
+            async with asyncio.timeout(call.left_s()) as scope:
                 if route.order_by is None:
-                    return encode(await route.handler(command)), {}
-                async with self._order.turn(route.order_by(command)):
+                    async with self._room:
+                        return encode(await route.handler(command)), {}
+                async with self._order.turn(route.order_by(command)), self._room:
                     return encode(await route.handler(command)), {}
         except TimeoutError:
             if not scope.expired():
                 raise
-            raise Timeout(f"not finished within {deadline_ms} ms; what had been done was undone") from None
+            raise Timeout("not finished before the deadline; what had been done was undone") from None
 
     async def _once(
-        self, route: Route, request: Request, request_id: str, deadline_ms: int, replies: Replies
+        self, route: Route, request: Request, call: Call, replies: Replies
     ) -> tuple[bytes, dict[str, str]]:
-        key = f"{request.subject}:{request_id}"
+        key = f"{request.subject}:{call.request_id}"
         digest = hashlib.sha256(request.data).hexdigest()
-        until = time.monotonic() + deadline_ms / 1000
+        claim = secrets.token_hex(8)
         while True:
-            state, kept = await replies.claim(key, digest, lease_ms=deadline_ms + 5000)
+            state, kept = await replies.claim(key, digest, claim, lease_ms=int(CLAIM_LEASE_S * 1000))
             match state:
                 case "new":
                     break
                 case "other":
-                    raise Conflict(f"request id {request_id!r} came before with another body")
+                    raise Conflict(f"request id {call.request_id!r} came before with another body")
                 case "done":
                     found = msgspec.msgpack.decode(kept, type=KeptReply)
                     return found.body, found.headers
-            if time.monotonic() > until:
-                raise Timeout(f"request {request_id!r} is still being answered")
+            if time.monotonic() > call.deadline:
+                raise Timeout(f"request {call.request_id!r} is still being answered")
             await asyncio.sleep(RETRY_FIRST_S)
-        return await self._keeping(replies, key, digest, route, request.data, deadline_ms)
-
-    async def _keeping(
-        self, replies: Replies, key: str, digest: str, route: Route, data: bytes, deadline_ms: int
-    ) -> tuple[bytes, dict[str, str]]:
+        renewing = self._tasks.create_task(_renew(replies, key, claim))
         try:
-            outcome = await self._handle(route, data, deadline_ms)
-        except (Unavailable, Timeout, Internal):
-            await replies.drop(key)
-            raise
-        except CnmError as error:
-            outcome = _refusal(error)
+            outcome = await self._handle(route, request.data, call)
+        except Exception as error:
+            refused = _told(error, request.subject, call.trace_id)
+            if refused.code in NEVER_REPLAYED:
+                await _quietly(replies.drop(key, claim))
+            else:
+                await _quietly(_keep(replies, key, digest, claim, _refusal(refused)))
+            raise refused from error
         except BaseException:
-            await replies.drop(key)
+            await _quietly(replies.drop(key, claim))
             raise
-        await replies.keep(key, digest, msgspec.msgpack.encode(KeptReply(*outcome)), for_s=KEPT_REPLY_S)
-        return outcome
+        else:
+            await _quietly(_keep(replies, key, digest, claim, outcome))
+            return outcome
+        finally:
+            renewing.cancel()
+
+
+NEVER_REPLAYED = (Unavailable.code, Timeout.code)
+
+
+async def _keep(replies: Replies, key: str, digest: str, claim: str, outcome: tuple[bytes, dict[str, str]]) -> None:
+    await replies.keep(key, digest, claim, msgspec.msgpack.encode(KeptReply(*outcome)), for_s=KEPT_REPLY_S)
+
+
+async def _renew(replies: Replies, key: str, claim: str) -> None:
+    while True:
+        await asyncio.sleep(CLAIM_RENEW_S)
+        await _quietly(replies.renew(key, claim, lease_ms=int(CLAIM_LEASE_S * 1000)))
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """Let what was done, or refused, be told even when the store of replies is gone by then."""
+    try:
+        await work
+    except CnmError as error:
+        log.warning("replies.unreachable", error=error.message)
+
+
+def _call_of(headers: Mapping[str, str], trace_id: str, arrived: float) -> Call:
+    """Read what a request's headers say of the call.
+
+    Raises:
+        Invalid: the deadline or the request id is malformed.
+    """
+    deadline_ms = parse_deadline_ms(headers.get(DEADLINE_MS.lower()))
+    request_id = headers.get(REQUEST_ID.lower())
+    if request_id is not None and not 0 < len(request_id) <= MAX_REQUEST_ID:
+        raise Invalid.at(REQUEST_ID, request_id[:MAX_REQUEST_ID], f"expected 1 to {MAX_REQUEST_ID} characters")
+    origin = request_id or headers.get(ORIGIN_ID.lower()) or secrets.token_hex(16)
+    return Call(request_id=origin, trace_id=trace_id, deadline=arrived + deadline_ms / 1000)
+
+
+def _told(error: Exception, subject: str, trace_id: str) -> CnmError:
+    """Say an error the way that a caller is told; what is no refusal is our bug, and is logged."""
+    if isinstance(error, CnmError):
+        return error
+    if isinstance(error, ExceptionGroup) and error.split(CnmError)[1] is None:
+        leaves = list(_leaves(error))
+        return type(leaves[0])("; ".join(leaf.message for leaf in leaves), **leaves[0].details)
+    log.error("handler.failed", subject=subject, trace_id=trace_id, exc_info=error)
+    return Internal(f"internal error, trace {trace_id}", trace_id=trace_id)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[CnmError]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 def _refusal(error: CnmError) -> tuple[bytes, dict[str, str]]:

@@ -5,15 +5,35 @@ from redis.asyncio import Redis
 from cnm.redis_store import translated
 
 _CLAIM = """
-local found = redis.call('HMGET', KEYS[1], 'digest', 'reply')
+local found = redis.call('HMGET', KEYS[1], 'digest', 'reply', 'claim')
 if not found[1] then
-  redis.call('HSET', KEYS[1], 'digest', ARGV[1])
+  redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'claim', ARGV[3])
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return {'new'}
 end
 if found[1] ~= ARGV[1] then return {'other'} end
 if found[2] then return {'done', found[2]} end
+if found[3] == ARGV[3] then return {'new'} end  -- sent again, since the answer was lost
 return {'pending'}
+"""
+
+_RENEW = """
+if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+"""
+
+_KEEP = """
+local found = redis.call('HMGET', KEYS[1], 'digest', 'claim')
+if found[1] and found[2] ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'reply', ARGV[3])
+redis.call('HDEL', KEYS[1], 'claim')
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return 1
+"""
+
+_DROP = """
+if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
 """
 
 
@@ -21,23 +41,27 @@ class RedisReplies:
     """``Replies`` on a Redis client; each request stands under a key of its own."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis = redis
         self._claim = redis.register_script(_CLAIM)
+        self._renew = redis.register_script(_RENEW)
+        self._keep = redis.register_script(_KEEP)
+        self._drop = redis.register_script(_DROP)
 
-    async def claim(self, key: str, digest: str, *, lease_ms: int) -> tuple[str, bytes]:
+    async def claim(self, key: str, digest: str, claim: str, *, lease_ms: int) -> tuple[str, bytes]:
         async with translated():
-            row = await self._claim(keys=[_key(key)], args=[digest, lease_ms])
+            row = await self._claim(keys=[_key(key)], args=[digest, lease_ms, claim])
         return row[0].decode(), row[1] if len(row) > 1 else b""
 
-    async def keep(self, key: str, digest: str, reply: bytes, *, for_s: int) -> None:
-        async with translated(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(_key(key), mapping={"digest": digest, "reply": reply})
-            pipe.expire(_key(key), for_s)
-            await pipe.execute()
-
-    async def drop(self, key: str) -> None:
+    async def renew(self, key: str, claim: str, *, lease_ms: int) -> None:
         async with translated():
-            await self._redis.delete(_key(key))
+            await self._renew(keys=[_key(key)], args=[claim, lease_ms])
+
+    async def keep(self, key: str, digest: str, claim: str, reply: bytes, *, for_s: int) -> None:
+        async with translated():
+            await self._keep(keys=[_key(key)], args=[digest, claim, reply, for_s])
+
+    async def drop(self, key: str, claim: str) -> None:
+        async with translated():
+            await self._drop(keys=[_key(key)], args=[claim])
 
 
 def _key(key: str) -> str:

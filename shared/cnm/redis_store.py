@@ -2,6 +2,7 @@
 
 Every document, index, claim and entry of the controller stands in one slot, since a saga touches documents of
 several kinds at once (docs/adr/0002). A document is a hash of ``b`` body, ``r`` revision, ``m`` name, scope, indexes.
+Every script may run twice, for redis-py sends a command again when the line broke before its answer.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -10,6 +11,8 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 
 from cnm.errors import Unavailable
@@ -30,6 +33,8 @@ from cnm.store import (
 
 PREFIX = "cnm:{cnm}:"
 OUTBOX = PREFIX + "outbox"
+MAX_CONNECTIONS = 4096  # a pool that is full refuses at once; as many requests are answered side by side
+REMEMBER_COMMIT_MS = 60_000
 
 _COMMON = """
 local P = KEYS[1]
@@ -119,6 +124,7 @@ return {clock, out, redis.call('HKEYS', P .. 'claims')}
 _BEGIN = (
     _COMMON
     + """
+if redis.call('HEXISTS', P .. 'journal', A['id']) == 1 then return {'ok'} end  -- begun, and the answer lost
 for _, key in ipairs(A['exclusive']) do
   if redis.call('HEXISTS', P .. 'claims', key) == 1 or redis.call('EXISTS', P .. 'shared:' .. key) == 1 then
     return {'busy', key}
@@ -154,10 +160,13 @@ _COMMIT = (
     _COMMON
     + """
 local saga = A['id']
+local before = redis.call('GET', P .. 'committed:' .. saga)
+if before then return {'ok', cjson.decode(before)} end  -- committed, and the answer lost
 local entry = redis.call('HGET', P .. 'journal', saga)
 if not entry or cjson.decode(entry)['owner'] ~= A['owner'] then return {'lost'} end
 local function unindex(kind, id, meta)
-  redis.call('HDEL', P .. 'names:' .. kind, meta['scope'] .. '/' .. meta['name'])
+  local name = meta['scope'] .. '/' .. meta['name']
+  if redis.call('HGET', P .. 'names:' .. kind, name) == id then redis.call('HDEL', P .. 'names:' .. kind, name) end
   redis.call('ZREM', P .. 'ids:' .. kind .. ':' .. meta['scope'], id)
   for _, index in ipairs(meta['indexes']) do redis.call('ZREM', P .. 'index:' .. index, id) end
 end
@@ -184,6 +193,7 @@ for _, e in ipairs(A['events']) do
   redis.call('XADD', P .. 'outbox', '*', 'id', e['id'], 'subject', e['subject'], 'body', e['body'])
 end
 redis.call('INCR', P .. 'clock')
+redis.call('SET', P .. 'committed:' .. saga, cjson.encode(revisions), 'PX', A['remember_ms'])
 if A['after'] then redis.call('HSET', P .. 'journal', saga, ARGV[2]) else drop_claims(saga) end
 return {'ok', revisions}
 """
@@ -205,7 +215,7 @@ _RENEW = (
     _COMMON
     + """
 for _, saga in ipairs(A['ids']) do
-  redis.call('ZADD', P .. 'leases', 'XX', now_ms() + A['lease_ms'], saga)
+  redis.call('ZADD', P .. 'leases', 'XX', 'GT', now_ms() + A['lease_ms'], saga)
 end
 return 1
 """
@@ -218,7 +228,8 @@ local out = {}
 for _, saga in ipairs(redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now_ms(), 'LIMIT', 0, A['limit'])) do
   local entry = redis.call('HGET', P .. 'journal', saga)
   if entry then
-    local found = string.gsub(entry, '"owner":"[^"]*"', '"owner":"' .. A['owner'] .. '"', 1)
+    local owner = A['owner'] .. '#' .. redis.call('INCR', P .. 'takeovers')
+    local found = string.gsub(entry, '"owner":"[^"]*"', '"owner":"' .. owner .. '"', 1)
     redis.call('HSET', P .. 'journal', saga, found)
     redis.call('ZADD', P .. 'leases', now_ms() + A['lease_ms'], saga)
     out[#out + 1] = found
@@ -233,7 +244,14 @@ return out
 
 def connect(url: str) -> Redis:
     """Make a client; nothing is sent before its first command. ``unix://``, ``redis://`` and ``rediss://`` work."""
-    return Redis.from_url(url, decode_responses=False, socket_timeout=5.0, socket_connect_timeout=5.0)
+    return Redis.from_url(
+        url,
+        decode_responses=False,
+        socket_timeout=5.0,
+        socket_connect_timeout=5.0,
+        max_connections=MAX_CONNECTIONS,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.25), 3),
+    )
 
 
 @asynccontextmanager
@@ -310,6 +328,7 @@ class RedisStore:
             "deletes": [(each.kind, each.id) for each in changes.deletes],
             "events": changes.events,
             "after": after is not None,
+            "remember_ms": REMEMBER_COMMIT_MS,
         }
         row = await self._run(self._commit, asked, msgspec.json.encode(after))
         if row[0] == b"lost":
@@ -355,6 +374,8 @@ class RedisOutbox:
         ]
 
     async def drop(self, positions: Sequence[str]) -> None:
+        if not positions:
+            return
         async with translated():
             await self._redis.xdel(self._key, *positions)
 

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from cnm.bus import Route
-from cnm.errors import Unavailable
+from cnm.errors import CnmError, Unavailable
 from cnm.store import Outbox, OutgoingEvent
 
 PERIOD_S = 0.5
@@ -54,9 +54,21 @@ class Relay:
             Unavailable: the store or the stream cannot be reached; what is left stays in the outbox.
         """
         while rows := await self._outbox.read(BATCH):
-            for _, event in rows:
-                await self._publish(event)
-            await self._outbox.drop([position for position, _ in rows])
+            sent: list[str] = []
+            try:
+                for position, event in rows:
+                    await self._send(event)
+                    sent.append(position)
+            finally:  # the stream knows duplicates for two minutes only, and may be away for longer
+                await self._outbox.drop(sent)
+
+    async def _send(self, event: OutgoingEvent) -> None:
+        try:
+            await self._publish(event)
+        except Unavailable:
+            raise
+        except CnmError as error:  # it would be refused for ever, and bar all that come after it
+            log.error("relay.refused", subject=event.subject, id=event.id, error=error.message)  # noqa: TRY400  # the sentence says it all
 
 
 def nudging(relay: Relay, routes: Sequence[Route]) -> tuple[Route, ...]:

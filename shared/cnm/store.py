@@ -155,7 +155,7 @@ class Store(Protocol):
         ...
 
     async def begin(self, entry: Entry, claims: Claims, *, lease_ms: int) -> None:
-        """Write a saga's intent and take its claims.
+        """Write a saga's intent and take its claims; beginning what has begun succeeds.
 
         Raises:
             Busy: another saga holds a claim.
@@ -168,6 +168,8 @@ class Store(Protocol):
     async def commit(self, entry: Entry, changes: Changes) -> list[Document]:
         """Write a saga's result and its events, and end it; return the documents put, with their revisions.
 
+        Said again within a minute, it writes nothing and returns the same.
+
         Raises:
             LeaseLost: the entry is no longer ours.
 
@@ -179,11 +181,15 @@ class Store(Protocol):
         ...
 
     async def renew(self, entries: Sequence[str], *, lease_ms: int) -> None:
-        """Keep entries from being taken over."""
+        """Keep entries from being taken over; a lease is never shortened, those that ended stay so."""
         ...
 
     async def expired(self, owner: str, *, lease_ms: int, limit: int = 16) -> list[Entry]:
-        """Take over entries whose lease has run out."""
+        """Take over entries whose lease has run out.
+
+        Each comes with an owner made for this take-over, so that whoever began it can no longer commit it, even
+        within the same process.
+        """
         ...
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SPANS_SUBJECT = "cnm.v1.telemetry.spans"
 
-_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,10 @@ class Trace:
             found["baggage"] = self.baggage
         return found
 
+    def is_unrecorded(self) -> bool:
+        """Tell whether this is where we began a trace that nobody has recorded anything of."""
+        return self.span_id == self.trace_id[:16]
+
 
 class SpanRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A finished span as the ``nats`` exporter ships it; times in nanoseconds since 1970."""
@@ -60,24 +64,34 @@ class SpanRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _trace: ContextVar[Trace | None] = ContextVar("cnm_trace", default=None)
+_root_of: ContextVar[int] = ContextVar("cnm_root_of")
 _tracer: "Tracer | None" = None
 _provider: "TracerProvider | None" = None
 
 
 def new_trace() -> Trace:
-    """Begin a trace of our own."""
-    return Trace(trace_id=secrets.token_hex(16), span_id=secrets.token_hex(8))
+    """Begin a trace of our own.
+
+    W3C wants a span id even where no span is recorded; it is the trace id's first half then.
+    """
+    trace_id = f"{secrets.randbits(128) | 1 << 64 | 1:032x}"
+    return Trace(trace_id=trace_id, span_id=trace_id[:16])
 
 
 def extract(headers: Mapping[str, str] | None) -> Trace:
-    """Read the caller's trace from message headers, or begin one; malformed context is as none (W3C, 3.2)."""
-    found = _TRACEPARENT.match((headers or {}).get("traceparent", ""))
-    if headers is None or found is None or found[1] == "0" * 32 or found[2] == "0" * 16:
+    """Read the caller's trace from message headers, or begin one; malformed context is as none.
+
+    Versions above 00 may hold more than we know of (W3C Trace Context, 3.2.4).
+    """
+    found = _TRACEPARENT.fullmatch((headers or {}).get("traceparent", ""))
+    if headers is None or found is None or found[2] == "0" * 32 or found[3] == "0" * 16:
+        return new_trace()
+    if found[1] == "ff" or (found[1] == "00" and found[5]):
         return new_trace()
     return Trace(
-        trace_id=found[1],
-        span_id=found[2],
-        flags=found[3],
+        trace_id=found[2],
+        span_id=found[3],
+        flags=found[4],
         state=headers.get("tracestate"),
         baggage=headers.get("baggage"),
     )
@@ -105,7 +119,8 @@ def span(name: str, *, kind: str = "internal", **attributes: str | float | bool)
     parent = _trace.get() or new_trace()
     recording = _start(_tracer, name, kind, parent, attributes)
     context = recording.get_span_context()
-    token = _trace.set(replace(parent, span_id=format(context.span_id, "016x")))
+    flags = format(context.trace_flags, "02x")
+    token = _trace.set(replace(parent, span_id=format(context.span_id, "016x"), flags=flags))
     try:
         yield
     except BaseException as error:
@@ -124,7 +139,8 @@ def steps_span(tool: str, steps: Iterable[object]) -> AbstractContextManager[Non
 
 
 def _start(tracer: "Tracer", name: str, kind: str, parent: Trace, attributes: Mapping[str, Any]) -> "Span":
-    from opentelemetry.trace import (  # noqa: PLC0415  # only when somebody records
+    from opentelemetry.context import Context  # noqa: PLC0415  # only when somebody records
+    from opentelemetry.trace import (  # noqa: PLC0415  # as above
         NonRecordingSpan,
         SpanContext,
         SpanKind,
@@ -138,13 +154,17 @@ def _start(tracer: "Tracer", name: str, kind: str, parent: Trace, attributes: Ma
         is_remote=True,
         trace_flags=TraceFlags(int(parent.flags, 16)),
     )
-    kinds: dict[str, SpanKind] = {each.name.lower(): each for each in SpanKind}
-    return tracer.start_span(
-        name,
-        context=set_span_in_context(NonRecordingSpan(above)),
-        kind=kinds[kind],
-        attributes=dict(attributes),
-    )
+    nothing = Context()
+    token = _root_of.set(int(parent.trace_id, 16))
+    try:
+        return tracer.start_span(
+            name,
+            context=nothing if parent.is_unrecorded() else set_span_in_context(NonRecordingSpan(above), nothing),
+            kind=SpanKind[kind.upper()],
+            attributes=dict(attributes),
+        )
+    finally:
+        _root_of.reset(token)
 
 
 def _mark_failed(recording: "Span", error: BaseException) -> None:
@@ -170,7 +190,7 @@ def setup(service: str, *, node: str | None = None, ship: Callable[[bytes], None
 
     global _tracer, _provider  # noqa: PLW0603  # one recorder a process, as OpenTelemetry has it
     names = {"service.name": service, "service.namespace": "cnm"} | ({"host.name": node} if node else {})
-    _provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
+    _provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False, id_generator=_ids())
     for name in exporter.split(","):
         _add_exporter(_provider, name.strip(), service, ship)
     _tracer = _provider.get_tracer("cnm")
@@ -198,6 +218,18 @@ def _add_exporter(provider: "TracerProvider", name: str, service: str, ship: Cal
         raise ValueError(f"OTEL_TRACES_EXPORTER: {name!r} is none of otlp, console, nats, none")
 
 
+def _ids() -> Any:
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415  # as above
+
+    class Ids(RandomIdGenerator):
+        """Gives a trace's first span the trace id that messages, errors and events already carry."""
+
+        def generate_trace_id(self) -> int:
+            return _root_of.get()
+
+    return Ids()
+
+
 def _shipping(service: str, ship: Callable[[bytes], None]) -> Any:
     from opentelemetry.sdk.trace import SpanProcessor  # noqa: PLC0415  # as above
 
@@ -222,11 +254,13 @@ def _record(service: str, span: "ReadableSpan") -> SpanRecord:
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
         attributes={name: value for name, value in attributes.items() if isinstance(value, (str, int, float, bool))},
-        error=span.status.description if not span.status.is_ok and span.status.is_unset is False else None,
+        error=None if span.status.is_ok or span.status.is_unset else span.status.description or "failed",
     )
 
 
 def shutdown() -> None:
-    """Send what is still unsent; the end of a process."""
-    if _provider is not None:
-        _provider.shutdown()
+    """Send what is still unsent and record no more; the end of a process."""
+    global _tracer, _provider
+    provider, _tracer, _provider = _provider, None, None
+    if provider is not None:
+        provider.shutdown()

@@ -47,7 +47,8 @@ MacAddress = Annotated[str, Meta(pattern=MAC_PATTERN, description="a MAC address
 InterfaceName = Annotated[
     str,
     Meta(
-        pattern=r"^(?!\.{1,2}$)[!-$&-.0-9;-~]{1,15}" + END,  # dev_valid_name(), and no % that the kernel would fill in
+        pattern=r"^(?!\.{1,2}$)[!-$&-.0-9;-~]{1,15}"
+        + END,  # dev_valid_name(), and no % that the kernel would fill in
         description="the name of a network interface: at most 15 printable ASCII characters, none of them / : or %",
     ),
 ]

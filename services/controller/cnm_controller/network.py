@@ -60,6 +60,7 @@ def decide_create(command: CreateNetwork, *, id: str, now: datetime) -> NetworkB
     options = as_text(command.options)
     faults: list[Fault] = []
     faults += _scope_faults(command)
+    faults += _config_faults(command)
     parse_bridge(options, faults)
     faults += _ipam_faults(command, driver)
     if faults:
@@ -100,6 +101,20 @@ def _refuse_unserved(command: CreateNetwork, options: dict[str, str]) -> None:
     option = not_served(options)
     if option is not None:
         raise Unsupported(f"options: driver 'bridge' cannot serve {option} in this installation")
+
+
+def _config_faults(command: CreateNetwork) -> Iterator[Fault]:
+    """Yield what a configuration network, or one that takes its configuration from one, cannot be besides."""
+    if command.config_only and command.config_from is not None:
+        reason = f"a configuration network cannot take its configuration from {command.config_from!r}"
+        yield Fault(field="config_from", value=command.config_from, reason=reason)
+    for name in ("internal", "attachable", "ingress"):
+        if command.config_only and getattr(command, name):
+            yield Fault(field=name, value=True, reason=f"a configuration network carries nothing, leave {name} out")
+    for name, given in (("options", command.options), ("ipam", command.ipam.pools or command.ipam.options)):
+        if command.config_from is not None and given:
+            reason = f"{name} come from configuration network {command.config_from!r}, leave them out"
+            yield Fault(field=name, value=msgspec.to_builtins(given, enc_hook=str), reason=reason)
 
 
 def _scope_faults(command: CreateNetwork) -> Iterator[Fault]:

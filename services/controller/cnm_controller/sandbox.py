@@ -110,9 +110,9 @@ def port_faults(port: PortRequest, where: str) -> Iterator[Fault]:
         elif count > hosts:
             reason = f"{count} container ports do not fit into the {hosts} host ports of the range"
             yield Fault(field=f"{where}.host_port_end", value=port.host_port_end, reason=reason)
-    elif port.host_port and port.host_port + count - 1 > 65535:
-        reason = f"{count} ports from {port.host_port} on go beyond 65535"
-        yield Fault(field=f"{where}.host_port", value=port.host_port, reason=reason)
+    elif port.host_port and count > 1:
+        reason = f"{count} container ports do not fit into host port {port.host_port} alone"
+        yield Fault(field=f"{where}.host_port_end", value=None, reason=reason)
 
 
 def _overlap_faults(ports: list[PortRequest]) -> Iterator[Fault]:

@@ -6,8 +6,9 @@ between its steps.
 
 import errno
 import os
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from cnm_driver_bridge.ports import Rules
 
 PLAN_ROUNDS = 4
 MACS_REMEMBERED = 65_536
+LOCAL_PATIENCE_S = 0.2
+LOCAL_LOOK_S = 0.0002
 
 
 class Host:
@@ -131,6 +134,8 @@ class Host:
                 found = self._look(network)
                 steps = bridge.plan_bridge(network, found)
                 if not steps and found.link is not None:
+                    if taken:
+                        _await_local(self._rtnl, network.bridge_addresses)
                     self._standing[network.network_id] = (network, found.link.index)
                     return taken
                 for step in steps:
@@ -211,6 +216,7 @@ class Host:
             self._rtnl.send(*host)
             self._finish_inside(attachment, fd, sysctls, lambda rtnl: rtnl.send(*inside))
             _settle(self._rtnl, made.index)
+            _settle(self._rtnl, index)
         except (CnmError, KernelError):
             self._rtnl.send(DeleteLink(made.index))
             raise
@@ -227,6 +233,7 @@ class Host:
             with Rtnl.open() as rtnl:
                 send(rtnl)
                 _settle(rtnl, attachment.ifname)
+                _await_local(rtnl, plug.wanted_addresses(attachment))
         self._tell_neighbours(attachment)
 
     def _tell_neighbours(self, attachment: Attachment) -> None:
@@ -273,8 +280,10 @@ class Host:
                 self._rtnl.send(*host_steps)
                 if inner_steps:
                     self._finish_inside(attachment, fd, sysctls, lambda inner: inner.send(*inner_steps))
-                _settle(self._rtnl, link.index)
-                _settle(rtnl, inside.link.index)
+                if host_steps or inner_steps:
+                    _settle(self._rtnl, link.index)
+                    _settle(self._rtnl, index)
+                    _settle(rtnl, inside.link.index)
                 taken += map(str, (*host_steps, *inner_steps))
                 return link.name
         if link is None:
@@ -290,10 +299,22 @@ class Host:
 def _settle(rtnl: Rtnl, link: int | str) -> None:
     """Let a link carry packets now, rather than when the kernel's link watch comes round to it.
 
-    Until then a bridge drops an endpoint's first ARP request, and the next one is a second away. Since Linux 6.8 the
-    question for a link has a change of its carrier carried out first (``linkwatch_sync_dev``).
+    Until then a bridge's new port does not forward, and a bridge whose first port has come does not send: the first
+    ARP request or its answer is lost, and the next is a second away. Since Linux 6.8 the question for a link has a
+    change of its carrier carried out first (``linkwatch_sync_dev``).
     """
     rtnl.link(link)
+
+
+def _await_local(rtnl: Rtnl, addresses: Iterable[Interface]) -> None:
+    """Wait until packets to IPv6 addresses are taken: the kernel sees to that after it said that they are added.
+
+    Until then the answer to the endpoint's first neighbour solicitation is dropped, and the next is a second away.
+    """
+    deadline = time.monotonic() + LOCAL_PATIENCE_S
+    for address in addresses:
+        while address.version == 6 and not rtnl.is_local(address.ip) and time.monotonic() < deadline:
+            time.sleep(LOCAL_LOOK_S)
 
 
 def _is_pair(link: Link, inside: Link) -> bool:

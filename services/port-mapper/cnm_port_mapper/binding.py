@@ -131,13 +131,13 @@ def read_requests(requests: Sequence[PortRequest], *, ipv6: bool = True) -> tupl
         Unsupported: a request restricts who may connect.
 
     """
-    faults = [fault for place, request in enumerate(requests) for fault in _faults(f"requests[{place}]", request)]
+    faults = [fault for place, request in enumerate(requests) for fault in _faults(f"ports[{place}]", request)]
     if faults:
         raise Invalid.of(faults)
     for place, request in enumerate(requests):
         if request.allow is not None:
-            raise Unsupported(f"requests[{place}].allow: this port mapper cannot restrict who may connect")
-    return tuple(_want(f"requests[{place}]", request, ipv6=ipv6) for place, request in enumerate(requests))
+            raise Unsupported(f"ports[{place}].allow: this port mapper cannot restrict who may connect")
+    return tuple(_want(f"ports[{place}]", request, ipv6=ipv6) for place, request in enumerate(requests))
 
 
 def read_bound(bound: Iterable[PortBinding]) -> tuple[Want, ...]:

@@ -27,7 +27,7 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6
 RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 253, 255
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
 RTNH_F_ONLINK = 4
 
 _HEADER = struct.Struct("=BBBBBBBBI")  # struct rtmsg
@@ -71,6 +71,12 @@ def parse_route(body: bytes) -> Route:
 def dump_request(version: int) -> bytes:
     """Encode the body that asks for the main table's routes of a family."""
     return _HEADER.pack(family_of(version), 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
+
+
+def lookup_request(address: Address) -> bytes:
+    """Encode the body that asks for the route that a packet to an address takes."""
+    length = address.max_prefixlen
+    return _HEADER.pack(family_of(address.version), length, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
 
 
 @dataclass(frozen=True, slots=True)

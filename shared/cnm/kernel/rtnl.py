@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from cnm import telemetry
+from cnm.types import Address
 
 from .address import RTM_GETADDR, AddAddress, DeleteAddress, LinkAddress, parse_address
 from .errors import KernelError
@@ -42,7 +43,17 @@ from .netlink import (
     message,
     u32,
 )
-from .route import RTM_GETROUTE, AddRoute, DeleteRoute, Route, dump_request, parse_route
+from .route import (
+    RTM_GETROUTE,
+    RTM_NEWROUTE,
+    RTN_LOCAL,
+    AddRoute,
+    DeleteRoute,
+    Route,
+    dump_request,
+    lookup_request,
+    parse_route,
+)
 
 __all__ = [
     "AddAddress",
@@ -182,6 +193,23 @@ class Rtnl:
     def routes(self) -> list[Route]:
         """Return the main table's routes, IPv4 before IPv6."""
         return [parse_route(found) for version in (4, 6) for found in self._dump_routes(version)]
+
+    def is_local(self, address: Address) -> bool:
+        """Tell whether packets to an address would be delivered here.
+
+        An IPv6 address comes to be so only some time after it was added, by a worker of the kernel.
+        """
+        sequence = self._channel.reserve(1)
+        self._channel.write(message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_ACK, sequence, lookup_request(address)))
+        found = False
+        while True:
+            for reply in self._channel.read():
+                if reply.sequence != sequence:
+                    continue
+                if reply.kind == RTM_NEWROUTE:
+                    found = parse_route(reply.body).kind == RTN_LOCAL
+                elif reply.kind == NLMSG_ERROR:
+                    return found
 
     def _dump_routes(self, version: int) -> list[bytes]:
         try:

@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import nats
 import pytest
@@ -126,7 +125,7 @@ class Api:
 
     def path(self, path):
         """Return where this process finds a path of the installation."""
-        return f"{self.inside}{path}"
+        return path if path.startswith("/proc/") else f"{self.inside}{path}"
 
     def kernel(self):
         """Return all that stands in the installation's own namespace."""
@@ -310,7 +309,3 @@ def make_for_module(api):
     making = Making(api)
     yield making
     making.end()
-
-
-def run_dir(installation):
-    return Path(installation.env["CNM_RUN_DIR"])

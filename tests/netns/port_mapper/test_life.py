@@ -193,7 +193,7 @@ def test_check_reserves_nothing(mapper, c1, c2, host):
 def test_address_of_another_node_is_refused(mapper, c1):
     with pytest.raises(Invalid, match=r"192\.0\.2\.7 is not an address of this node") as refused:
         mapper.publish(c1.command({"container_port": 80, "host_port": 8080, "host_ip": "192.0.2.7"}))
-    assert refused.value.details["fields"][0]["field"] == "requests[0].host_ip"
+    assert refused.value.details["fields"][0]["field"] == "ports[0].host_ip"
 
 
 def test_sctp_is_refused_where_the_kernel_lacks_it(mapper, c1):

@@ -66,17 +66,17 @@ def test_every_fault_is_told():
             ]
         )
     assert [(fault["field"], fault["reason"]) for fault in refused.value.details["fields"]] == [
-        ("requests[0].container_port_end", "the range 82-80 ends before it begins"),
-        ("requests[1].host_port_end", "3 container ports do not fit into 1 host port"),
-        ("requests[2].host_port_end", "3 container ports do not fit into 2 host ports"),
-        ("requests[3].host_port_end", "the range 8081-8080 ends before it begins"),
-        ("requests[4].host_port_end", "a range that ends at 8080 needs a host_port to begin at"),
-        ("requests[5].host_ip", "224.0.0.1 is a group's address"),
+        ("ports[0].container_port_end", "the range 82-80 ends before it begins"),
+        ("ports[1].host_port_end", "3 container ports do not fit into 1 host port"),
+        ("ports[2].host_port_end", "3 container ports do not fit into 2 host ports"),
+        ("ports[3].host_port_end", "the range 8081-8080 ends before it begins"),
+        ("ports[4].host_port_end", "a range that ends at 8080 needs a host_port to begin at"),
+        ("ports[5].host_ip", "224.0.0.1 is a group's address"),
     ]
 
 
 def test_restricting_who_may_connect_is_refused_rather_than_forgotten():
-    with pytest.raises(Unsupported, match=r"requests\[0\]\.allow"):
+    with pytest.raises(Unsupported, match=r"ports\[0\]\.allow"):
         read_requests([request(80, allow=[ip_network("10.0.0.0/8")])])
 
 
