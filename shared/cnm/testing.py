@@ -5,6 +5,7 @@ acts, as something across a socket would, so that tasks interleave.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import msgspec
 
 from cnm import telemetry
 from cnm.bus import DEFAULT_DEADLINE_MS, Call, KeyedOrder, Route, current_call, set_current_call
-from cnm.errors import CnmError, ErrorReply, Internal, NotFound, Timeout, Unavailable, Undelivered, from_reply, to_reply
+from cnm.errors import CnmError, ErrorReply, Timeout, Unavailable, Undelivered, from_reply, to_reply
 from cnm.messages.message import Command, decode, decode_trusted, encode
 from cnm.store import (
     Busy,
@@ -301,6 +302,9 @@ class _Trouble:
     times: int | None = None
 
 
+_Task = asyncio.Task[bytes | ErrorReply]
+
+
 class MemoryBus:
     """``Bus`` within one process: commands go to routes as JSON, and their replies and refusals come back so.
 
@@ -313,7 +317,7 @@ class MemoryBus:
         self._routes: dict[str, Route] = {}
         self._orders: dict[int, KeyedOrder] = {}
         self._troubles: dict[type[Command[Any]], _Trouble] = {}
-        self._tasks: set[asyncio.Task[bytes]] = set()
+        self._tasks: set[_Task] = set()
 
     def serve(self, routes: Sequence[Route], *, node: str | None = None) -> None:
         """Answer with these routes, on a node when they are a node worker's."""
@@ -388,10 +392,9 @@ class MemoryBus:
                     await asyncio.get_running_loop().create_future()
         except TimeoutError:
             raise Timeout(f"no reply on {subject} within {left_s:.1f} s") from None
-        try:
-            raise from_reply(msgspec.json.decode(reply, type=ErrorReply))
-        except msgspec.ValidationError:
-            return reply
+        if isinstance(reply, ErrorReply):
+            raise from_reply(reply)
+        return reply
 
     def _trouble(self, command: type[Command[Any]]) -> _Trouble | None:
         trouble = self._troubles.get(command)
@@ -401,32 +404,29 @@ class MemoryBus:
                 del self._troubles[command]
         return trouble
 
-    def _begin(
-        self, route: Route, command: Command[Any], request_id: str | None, left_s: float
-    ) -> "asyncio.Task[bytes]":
+    def _begin(self, route: Route, command: Command[Any], request_id: str | None, left_s: float) -> "_Task":
         above = current_call()
         trace = telemetry.current_trace() or telemetry.new_trace()
-        loop = asyncio.get_running_loop()
-        origin = request_id or (above.request_id if above else "") or f"request-{len(self.sent)}"
-        deadline = above.deadline if above else Call(request_id="", trace_id="", deadline=0).from_now(left_s)
-        call = Call(request_id=origin, trace_id=trace.trace_id, deadline=deadline)
-        task = loop.create_task(self._answer(route, command, call, left_s), context=copy_context())
+        origin = request_id or (above.request_id if above else f"request-{len(self.sent)}")
+        call = Call(request_id=origin, trace_id=trace.trace_id, deadline=time.monotonic() + left_s)
+        answering = self._answer(route, command, call)
+        task = asyncio.get_running_loop().create_task(answering, context=copy_context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _answer(self, route: Route, command: Command[Any], call: Call, left_s: float) -> bytes:
+    async def _answer(self, route: Route, command: Command[Any], call: Call) -> bytes | ErrorReply:
         set_current_call(call)
         try:
-            async with asyncio.timeout(left_s):
+            async with asyncio.timeout(call.left_s()):
                 if route.order_by is None:
                     return encode(await route.handler(command))
                 async with self._orders[id(route)].turn(route.order_by(command)):
                     return encode(await route.handler(command))
         except TimeoutError:
-            return encode(to_reply(Timeout("not finished before the deadline; what had been done was undone")))
+            return to_reply(Timeout("not finished before the deadline; what had been done was undone"))
         except CnmError as error:
-            return encode(to_reply(error))
+            return to_reply(error)
 
     async def publish_event(self, event: OutgoingEvent) -> None:
         """Put an event into ``events``, unless it is there."""

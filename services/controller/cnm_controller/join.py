@@ -127,7 +127,7 @@ async def join(command: JoinEndpoint, *, controller: Controller) -> Endpoint:
 def _claims_of_new(endpoint: EndpointBody, on: Read[NetworkBody], home: Read[SandboxBody] | None = None) -> Claims:
     mine = (f"endpoint:{endpoint.id}", f"name:endpoint/{on.body.id}/{endpoint.name}")
     return Claims(
-        exclusive=(*mine, f"sandbox:{home.body.id}") if home else mine,
+        exclusive=(f"sandbox:{home.body.id}", *mine) if home else mine,
         shared=(f"network:{on.body.id}",),
         unchanged=(on.document, home.document) if home else (on.document,),
         unique=(("endpoint", on.body.id, endpoint.name),),

@@ -66,10 +66,7 @@ def parse_bridge(options: Mapping[str, str], faults: list[Fault]) -> BridgeOptio
             if _is_ifname(text):
                 found["bridge"] = text
             else:
-                wrong(
-                    name,
-                    f"{text!r} is no name for a link: 1 to {MAX_IFNAME} printable ASCII characters without / : % or blanks",
-                )
+                wrong(name, f"{text!r} is no name for a link: 1 to {MAX_IFNAME} ASCII characters, none of them / : %")
         elif name == MTU:
             if text.isascii() and text.isdigit() and (text == "0" or MTU_LIMITS[0] <= int(text) <= MTU_LIMITS[1]):
                 found["mtu"] = int(text) or None

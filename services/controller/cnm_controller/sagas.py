@@ -85,11 +85,13 @@ class Saga:
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if not failures:
             return list(outcomes)
-        absent = {
-            _service(step.compensation().subject)
-            for step, outcome in zip(steps, outcomes, strict=True)
-            if isinstance(outcome, Undelivered)
+        services = [_service(step.compensation().subject) for step in steps]
+        reached = {
+            service
+            for service, outcome in zip(services, outcomes, strict=True)
+            if not isinstance(outcome, Undelivered)
         }
+        absent = set(services) - reached
         self._to_undo[-1] = tuple(each for each in undo if _service(each.subject) not in absent)
         raise min(failures, key=lambda each: isinstance(each, Unavailable))
 

@@ -1,0 +1,67 @@
+"""What only Redis can do to the store: go away, drop lines, be asked by hundreds at once."""
+
+import asyncio
+
+import pytest
+
+from cnm import redis_store
+from cnm.errors import Unavailable
+from cnm.redis_replies import RedisReplies
+from cnm.redis_store import RedisOutbox, RedisStore
+from cnm.store import Changes, Claims, Document, Entry
+
+
+def saga(id):
+    return Entry(id=id, kind="test", owner="me", rounds=())
+
+
+def document(id):
+    return Document(kind="network", id=id * 64, name=id, created_ms=1, body="{}")
+
+
+async def test_store_that_is_away_is_unavailable_and_comes_back(own_redis):
+    async with redis_store.connect(own_redis.url) as redis:
+        store, outbox, replies = RedisStore(redis), RedisOutbox(redis), RedisReplies(redis)
+        assert await store.every("network") == []
+        own_redis.kill()
+        works = (
+            lambda: store.every("network"),
+            lambda: store.begin(saga("s"), Claims(), lease_ms=1),
+            lambda: outbox.read(1),
+            lambda: replies.claim("k", "d", "c", lease_ms=1),
+        )
+        for work in works:
+            with pytest.raises(Unavailable, match="Redis cannot be reached"):
+                await work()
+        own_redis.start()
+        assert await store.every("network") == []  # with its scripts gone, too
+
+
+async def test_line_that_breaks_is_made_anew_unseen(redis):
+    store = RedisStore(redis)
+    await store.begin(saga("s"), Claims(), lease_ms=60_000)
+    for turn in "abcde":
+        await redis.client_kill_filter(_type="normal", skipme=False)
+        await store.commit(saga("s"), Changes(puts=(document(turn),)))
+        await store.begin(saga(f"s{turn}"), Claims(), lease_ms=60_000)
+    assert [each.name for each in await store.every("network")] == ["a"]
+
+
+async def test_hundreds_ask_at_once(redis):
+    store = RedisStore(redis)
+    begun = await asyncio.gather(
+        *(store.begin(saga(f"s{number}"), Claims(), lease_ms=60_000) for number in range(300)), return_exceptions=True
+    )
+    assert begun == [None] * 300
+
+
+async def test_cancelled_call_leaves_the_connection_usable(redis):
+    store = RedisStore(redis)
+    for number in range(50):
+        task = asyncio.create_task(store.begin(saga(f"s{number}"), Claims(exclusive=("k",)), lease_ms=60_000))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await store.finish(saga(f"s{number}"))
+    assert await store.every("network") == []
