@@ -11,8 +11,8 @@ def add_output_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="how to print it")
 
 
-def print_json(body: Mapping[str, Any]) -> None:
-    """Print a body."""
+def print_json(body: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Print a body, or several."""
     print(json.dumps(body, indent=2, ensure_ascii=False))
 
 

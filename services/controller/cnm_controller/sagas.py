@@ -17,7 +17,7 @@ import structlog
 
 from cnm import telemetry
 from cnm.bus import Bus, Call, current_call, set_current_call
-from cnm.errors import CnmError, Conflict, NotFound, Unavailable, Undelivered
+from cnm.errors import CnmError, Conflict, NotFound, Timeout, Unavailable, Undelivered
 from cnm.messages.message import Command, encode
 from cnm.store import (
     Busy,
@@ -144,7 +144,7 @@ class Sagas:
         Raises:
             Stale: something was changed since it was read; read it again.
             Conflict: a name is taken; the message names the holder.
-            Unavailable: another saga held on to a claim until the deadline.
+            Timeout: another saga held on to a claim until the deadline.
         """
         call = current_call()
         entry = Entry(
@@ -179,7 +179,7 @@ class Sagas:
                 await self.store.begin(entry, claims, lease_ms=LEASE_MS)
             except Busy as busy:
                 if time.monotonic() + pause_s > give_up:
-                    raise Unavailable(f"{label}: another change of {busy.key} is under way") from None
+                    raise Timeout(f"{label}: another change of {busy.key} was under way all the time") from None
             except NameTaken as taken:
                 raise Conflict(
                     f"{taken.kind} {taken.name!r} exists already: {taken.holder}", holder=taken.holder

@@ -12,6 +12,7 @@ from cnm.kernel.rtnl import Link, Rtnl
 from cnm.kernel.thread import NetlinkThread
 from cnm.messages.bridge import Attachment, BridgeNetwork
 from cnm.messages.node import BridgeSlice
+from cnm.touched import Touched
 from cnm_driver_bridge import handlers
 from cnm_driver_bridge.announce import Announcer
 from cnm_driver_bridge.config import Config
@@ -19,7 +20,6 @@ from cnm_driver_bridge.netlink import Host
 from cnm_driver_bridge.nftables import Nftables
 from cnm_driver_bridge.reconcile import difference, mend
 from cnm_driver_bridge.removal import Removals
-from cnm_driver_bridge.touched import Touched
 
 log = structlog.get_logger()
 
@@ -107,8 +107,8 @@ class Driver:
         self._asking = False
         self._touched.forget(asked)
         links = await self._node.links()
-        found = difference(wanted, links, self._touched.since(asked))
-        return await mend(found, node=self._node, is_touched=lambda identity: identity in self._touched.since(asked))
+        found = difference(wanted, links, self._touched.ids_since(asked))
+        return await mend(found, node=self._node, is_touched=lambda identity: self._touched.since(asked, identity))
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ from functools import partial
 from cnm.bus import Route
 from cnm.messages.bridge import EnsureBridge, PlugEndpoint, Plugged, RemoveBridge, UnplugEndpoint
 from cnm.messages.message import Empty
+from cnm.touched import Touched
 from cnm_driver_bridge.ports import Node
-from cnm_driver_bridge.touched import Touched
 
 
 async def ensure_bridge(command: EnsureBridge, *, node: Node, touched: Touched) -> Empty:

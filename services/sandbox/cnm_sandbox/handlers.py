@@ -7,10 +7,10 @@ from cnm.bus import Route
 from cnm.errors import Invalid
 from cnm.messages.message import Empty
 from cnm.messages.namespace import EnsureSandbox, RemoveSandbox, RouteSandbox, SandboxSpec
+from cnm.touched import Touched
 from cnm_sandbox import resolv
 from cnm_sandbox.namespace import HOST, sysctl_faults
 from cnm_sandbox.ports import Node
-from cnm_sandbox.touched import Touched
 
 
 def check(spec: SandboxSpec) -> None:
@@ -38,7 +38,7 @@ async def ensure_sandbox(command: EnsureSandbox, *, node: Node, touched: Touched
 
     """
     check(command.sandbox)
-    touched.mark(command.sandbox.sandbox_id, command.sandbox.namespace)
+    touched.touch(command.sandbox.sandbox_id, *_own(command.sandbox.namespace))
     await node.ensure(command.sandbox)
     return Empty()
 
@@ -51,16 +51,21 @@ async def route_sandbox(command: RouteSandbox, *, node: Node, touched: Touched) 
         Invalid: a gateway cannot be reached over its interface.
 
     """
-    touched.mark(command.namespace)
+    touched.touch(*_own(command.namespace))
     await node.route(command.namespace, command.gateways)
     return Empty()
 
 
 async def remove_sandbox(command: RemoveSandbox, *, node: Node, touched: Touched) -> Empty:
     """Remove a sandbox's files, and its namespace if we made it; what is gone is fine."""
-    touched.mark(command.sandbox.sandbox_id, command.sandbox.namespace)
+    touched.touch(command.sandbox.sandbox_id, *_own(command.sandbox.namespace))
     await node.remove(command.sandbox)
     return Empty()
+
+
+def _own(namespace: str) -> Sequence[str]:
+    """Return a namespace to be noted as touched; the host's is everybody's and is not."""
+    return () if namespace == HOST else (namespace,)
 
 
 def routes(*, node: Node, touched: Touched) -> Sequence[Route]:

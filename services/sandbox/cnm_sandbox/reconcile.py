@@ -9,10 +9,10 @@ import structlog
 from cnm.errors import CnmError
 from cnm.messages.namespace import SandboxSpec
 from cnm.messages.node import SandboxSlice
+from cnm.touched import Touched
 from cnm_sandbox.handlers import check
 from cnm_sandbox.namespace import HOST
 from cnm_sandbox.ports import Found, Node
-from cnm_sandbox.touched import Touched
 
 log = structlog.get_logger()
 

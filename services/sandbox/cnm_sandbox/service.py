@@ -7,6 +7,7 @@ from typing import Any
 from cnm.bus import Route
 from cnm.kernel.thread import NetlinkThread
 from cnm.messages.node import SandboxSlice
+from cnm.touched import Touched
 from cnm.types import Address, Prefix
 from cnm_sandbox import handlers, node_routes, reconcile, resolv
 from cnm_sandbox.config import Settings
@@ -14,7 +15,6 @@ from cnm_sandbox.files import SandboxFiles, read
 from cnm_sandbox.node import LinuxNode
 from cnm_sandbox.probe import probe
 from cnm_sandbox.reconcile import Converged
-from cnm_sandbox.touched import Touched
 
 
 class SandboxService:

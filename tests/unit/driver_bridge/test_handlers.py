@@ -1,8 +1,8 @@
 """Handlers, and who is answered in which order."""
 
 from cnm.messages.bridge import BRIDGE_COMMANDS, EnsureBridge, PlugEndpoint, RemoveBridge, UnplugEndpoint
+from cnm.touched import Touched
 from cnm_driver_bridge import handlers
-from cnm_driver_bridge.touched import Touched
 
 
 class FakeNode:
@@ -37,7 +37,7 @@ async def test_every_command_may_come_twice(make_network, make_attachment):
         await answer[UnplugEndpoint](UnplugEndpoint(endpoint_id=attachment.endpoint_id))
         await answer[RemoveBridge](RemoveBridge(network=attachment.network))
     assert (node.bridges, node.links) == (set(), {})
-    assert touched.since(0) == {attachment.endpoint_id, attachment.network.network_id}
+    assert touched.ids_since(0) == {attachment.endpoint_id, attachment.network.network_id}
 
 
 def test_commands_are_ordered_by_endpoint_or_by_network(make_network, make_attachment):
@@ -59,6 +59,6 @@ def test_what_was_touched_is_remembered_from_the_moment_asked_for():
     touched.touch("a")
     moment = touched.now()
     touched.touch("b", "c")
-    assert touched.since(moment) == {"b", "c"}
+    assert touched.ids_since(moment) == {"b", "c"}
     touched.forget(moment)
-    assert touched.since(0) == {"b", "c"}
+    assert touched.ids_since(0) == {"b", "c"}

@@ -7,10 +7,10 @@ from cnm.bus import KeyedOrder
 from cnm.errors import Invalid, NotFound
 from cnm.messages.namespace import EnsureSandbox, Gateway, RemoveSandbox, RouteSandbox, SandboxSpec
 from cnm.messages.node import SandboxSlice
+from cnm.touched import Touched
 from cnm_sandbox import handlers
 from cnm_sandbox.ports import Found
 from cnm_sandbox.reconcile import converge, strays
-from cnm_sandbox.touched import Touched
 
 IDS = ["a" * 64, "b" * 64, "c" * 64]
 
@@ -104,18 +104,3 @@ async def test_commands_about_one_namespace_share_a_key():
     order = KeyedOrder()
     async with order.turn(namespace):
         await asyncio.sleep(0)
-
-
-def test_touched_forgets_the_oldest_and_then_trusts_no_old_slice():
-    touched = Touched(remembered=2)
-    touched.mark("a")
-    asked = touched.now()
-    assert not touched.since(asked, "a")
-    touched.mark("b", "host")
-    assert touched.since(asked, "b")
-    assert not touched.since(asked, "host")
-    assert not touched.since(asked, "z")
-    for each in ("c", "d"):
-        touched.mark(each)
-    assert touched.since(asked, "z")
-    assert not touched.since(touched.now(), "z")

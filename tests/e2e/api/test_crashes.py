@@ -1,0 +1,152 @@
+"""Workers die, idle and at work: every request gets a true answer, and afterwards everything agrees."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import nats
+import pytest
+
+WORKERS = ("controller", "ipam", "sandbox", "driver-bridge", "port-mapper", "resolver")
+
+
+def worker_pids(api, worker):
+    """Return the processes of a worker in the installation."""
+    inside = Path(api.namespace).readlink()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if (entry / "ns/net").readlink() == inside and is_worker(entry, worker):
+                found.append(int(entry.name))
+    return found
+
+
+def is_worker(entry, worker):
+    command = (entry / "cmdline").read_bytes().decode().split("\0")
+    return any(word.endswith((f"cnm-{worker}", f"cnm_{worker.replace('-', '_')}")) for word in command[:5])
+
+
+def kill(api, worker):
+    (pid,) = worker_pids(api, worker)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def consistent(api):
+    """Return what does not agree between the lists, IPAM and the kernel, in words."""
+    lists = api.lists()
+    networks = {each["id"]: each for each in lists["networks"]}
+    endpoints = {each["id"]: each for each in lists["endpoints"]}
+    sandboxes = {each["id"]: each for each in lists["sandboxes"]}
+    wrong = []
+    for network in networks.values():
+        held = [each for each in endpoints.values() if each["network"] == network["id"]]
+        if {each["id"] for each in held} != {each["id"] for each in network["endpoints"]}:
+            wrong.append(f"{network['name']} shows other endpoints")
+        for pool in network["ipam"]["pools"]:
+            mine = [each["ipv6_address" if ":" in pool["subnet"] else "ipv4_address"] for each in held]
+            wanted = len([each for each in mine if each]) + bool(pool["gateway"]) + len(pool["aux_addresses"])
+            if pool["in_use"] != wanted:
+                wrong.append(f"{network['name']}: {pool['in_use']} addresses in use, not {wanted}")
+    owned = [each for each in lists["pools"] if each["owner"]]
+    if len(owned) != sum(len(each["ipam"]["pools"]) for each in networks.values()):
+        wrong.append("pools without a network")
+    links = {each["ifalias"]: each for each in api.ip("link show") if each.get("ifalias", "").startswith("cnm:")}
+    veths = {alias.partition(":")[2] for alias, each in links.items() if each["ifname"].startswith("veth")}
+    joined = {each["id"] for each in endpoints.values() if each["driver_info"]["host_ifname"]}
+    if veths != joined:
+        wrong.append(f"links: stray {veths - joined}, missing {joined - veths}")
+    stray = [each["ifname"] for each in api.ip("link show type veth") if not each.get("ifalias", "").startswith("cnm:")]
+    if stray:
+        wrong.append(f"unmarked links {stray}")
+    bridges = {each["ifname"] for each in api.ip("link show type bridge")}
+    wanted = {each["options"].get("com.docker.network.bridge.name", f"br-{each['id'][:12]}")
+              for each in networks.values() if each["driver"] == "bridge" and each["ipam"]["pools"]}  # fmt: skip
+    if bridges != wanted:
+        wrong.append(f"bridges {bridges ^ wanted}")
+    for sandbox in sandboxes.values():
+        path = Path(api.path(sandbox["key"]))
+        if not path.exists():
+            wrong.append(f"{sandbox['name']} has no namespace")
+            continue
+        there = sorted(each["ifname"] for each in api.ip("link show", sandbox["key"]))
+        if there != sorted(["lo", *(each["ifname"] for each in sandbox["endpoints"] if each["ifname"])]):
+            wrong.append(f"{sandbox['name']}: interfaces {there}")
+    if sandboxes:
+        homes = Path(api.path(next(iter(sandboxes.values()))["key"])).parent
+        left = {each.name for each in homes.iterdir()} - {Path(each["key"]).name for each in sandboxes.values()}
+        if left:
+            wrong.append(f"namespaces {left}")
+    rules = "\n".join(api.rules())
+    for word in {word for word in rules.replace('"', " ").replace("-", " ").split() if len(word) == 12}:
+        if all(c in "0123456789abcdef" for c in word) and not any(each.startswith(word) for each in networks):
+            wrong.append(f"rules of a network {word}")
+    return wrong
+
+
+def agree(api, patience_s=12):
+    until = time.monotonic() + patience_s
+    while wrong := consistent(api):
+        assert time.monotonic() < until, wrong
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_an_idle_worker_dies_and_comes_back(api, make, worker, patiently):
+    network = make.network()
+    box = make.sandbox(on=[network], ports=[{"container_port": 80}])
+    before = api.world()
+    old = kill(api, worker)
+    other = make.sandbox()
+    shown = make.connect(other, network)
+    assert shown["state"] == "joined"
+    assert patiently(lambda: [pid for pid in worker_pids(api, worker) if pid != old])
+    api.sh(f"ping -c1 -W2 {box['endpoints'][0]['ipv4_address'].partition('/')[0]}", other["key"])
+    api.ask("sandbox.delete", {"sandbox": other["id"]})
+    agree(api)
+    after = api.world()
+    for what in ("networks", "sandboxes", "endpoints", "links", "rules"):
+        patiently(lambda what=what: api.world()[what] == before[what])
+    assert after["pools"] == before["pools"]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_worker_dies_in_the_middle_of_twenty_attaches(api, make, worker, patiently):
+    network = make.network()
+    boxes = [make.sandbox(ports=[{"container_port": 80}]) for _ in range(20)]
+
+    async def storm():
+        async def attach(box):
+            try:
+                return await api.send("sandbox.connect", {"sandbox": box["id"], "network": network["id"]}, timeout=15)
+            except nats.errors.NoRespondersError:
+                return None, {}
+
+        async def murder():
+            await asyncio.sleep(0.03)
+            return await asyncio.to_thread(kill, api, worker)
+
+        return await asyncio.gather(murder(), *(attach(box) for box in boxes))
+
+    _, *replies = api.run(storm())
+    for box, (reply, _) in zip(boxes, replies, strict=True):
+        joined = api.ask("sandbox.get", {"sandbox": box["id"]})["endpoints"]
+        if reply is not None and "error" not in reply:
+            assert [each["id"] for each in joined] == [reply["id"]]
+        elif reply is not None:
+            assert reply["error"]["code"] in ("unavailable", "timeout"), reply
+            assert joined == [], reply
+    assert sum(reply is not None and "error" not in reply for reply, _ in replies) >= 1
+    patiently(lambda: worker_pids(api, worker))
+    agree(api)
+    for box in boxes:
+        if not api.ask("sandbox.get", {"sandbox": box["id"]})["endpoints"]:
+            make.connect(box, network)
+    agree(api)
+    make.end()
+    agree(api)
