@@ -10,7 +10,23 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-GROUPS = ("up", "down", "status")
+GROUPS = (
+    "up",
+    "down",
+    "status",
+    "run",
+    "exec",
+    "network",
+    "sandbox",
+    "endpoint",
+    "port",
+    "ipam",
+    "node",
+    "info",
+    "events",
+    "trace",
+    "demo",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

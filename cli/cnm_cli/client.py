@@ -43,8 +43,16 @@ class Client:
     def __init__(self, connection: NatsConnection) -> None:
         self.connection = connection
 
-    async def ask(self, subject: str, body: Mapping[str, Any] | None = None, *, deadline_s: float = 10.0) -> Body:
-        """Send a request and return the reply's body.
+    async def ask(
+        self,
+        subject: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        deadline_s: float = 10.0,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Body:
+        """Send a request and return the reply's body; with a request id it may be said again.
 
         Raises:
             CnmError: the owner refused; ``Unavailable`` when nobody answers the subject.
@@ -54,7 +62,11 @@ class Client:
                 subject,
                 msgspec.json.encode(body or {}),
                 timeout=deadline_s + GRACE_S,
-                headers={"Cnm-Deadline-Ms": str(round(deadline_s * 1000))},
+                headers={
+                    "Cnm-Deadline-Ms": str(round(deadline_s * 1000)),
+                    **({"Cnm-Request-Id": request_id} if request_id else {}),
+                    **(headers or {}),
+                },
             )
         except nats.errors.NoRespondersError:
             raise Unavailable(f"nobody answers {subject}: is its worker running?") from None

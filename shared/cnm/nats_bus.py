@@ -284,7 +284,7 @@ class NatsBus:
                 await service.start()
                 for route in routes:
                     await service.add_endpoint(_endpoint(route, answerer, queue=name, node=node))
-                await self.client.flush()
+                await _settled(self.client)
                 yield
             finally:
                 watching.cancel()
@@ -361,12 +361,20 @@ async def _stop(service: Service) -> None:
     await service.stop()
 
 
+async def _settled(client: Client) -> None:
+    """Wait until the server has done what was sent; nats-py's flush alone pings ahead of what is still pending."""
+    await client._flush_pending(force_flush=True)
+    await client.flush()
+
+
 async def _leave(subscription: Subscription) -> None:
     """Drain a subscription; without a line, or when it breaks meanwhile, forget it lest it be renewed later."""
     client: Client = subscription._conn
     try:
         if client.is_connected:
             async with asyncio.timeout(STOP_S):
+                await client._send_unsubscribe(subscription._id)
+                await _settled(client)
                 await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
     except (NatsError, OSError, TimeoutError) as error:
         log.info("service.stop", subject=subscription.subject, error=repr(error))

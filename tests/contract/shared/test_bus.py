@@ -236,12 +236,12 @@ async def test_every_fault_is_listed(served, client):
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "soon", "", "1e3", "٣", "9" * 13])
 async def test_malformed_deadline_is_invalid(served, client, text):
     async with served():
-        assert faults(await ask(client, **{"Cnm_Deadline_Ms": text})) == ["Cnm-Deadline-Ms"]
+        assert faults(await ask(client, Cnm_Deadline_Ms=text)) == ["Cnm-Deadline-Ms"]
 
 
 async def test_header_names_count_in_any_case(served, client):
     async with served():
-        assert faults(await ask(client, **{"cnm_deadline_ms": "soon"})) == ["Cnm-Deadline-Ms"]
+        assert faults(await ask(client, cnm_deadline_ms="soon")) == ["Cnm-Deadline-Ms"]
 
 
 async def test_passed_deadline_is_timeout_after_the_handler_cleaned_up(served, client):
@@ -260,7 +260,7 @@ async def test_passed_deadline_is_timeout_after_the_handler_cleaned_up(served, c
         assert undone == ["x"]
 
 
-async def test_request_whose_turn_comes_after_its_deadline_is_never_begun(served, client):
+async def test_request_whose_turn_comes_after_its_deadline_is_never_begun(served, client, wait_for):
     begun, go = [], asyncio.Event()
 
     async def wait(command):
@@ -270,6 +270,7 @@ async def test_request_whose_turn_comes_after_its_deadline_is_never_begun(served
 
     async with served(wait, limit=1):
         first = asyncio.create_task(ask(client, {"text": "first"}))
+        await wait_for(lambda: begun)
         late = await ask(client, {"text": "late"}, Cnm_Deadline_Ms="50")
         assert refusal(late)["code"] == "timeout"
         go.set()
@@ -619,7 +620,7 @@ async def test_two_workers_of_a_service_share_its_requests(served, client):
     assert two.times
 
 
-async def test_reply_and_request_larger_than_the_server_takes_are_told(served, line, small_nats):
+async def test_reply_and_request_larger_than_the_server_takes_are_told(small_nats, served, line):
     async def long(command):
         return Echoed(text="x" * 100_000)
 
@@ -639,7 +640,7 @@ async def test_connecting_to_nobody_ends_in_time():
     assert time.monotonic() - began < 2
 
 
-async def test_request_made_while_nats_is_down_is_refused_and_never_run_later(served, line, own_nats, wait_for):
+async def test_request_made_while_nats_is_down_is_refused_and_never_run_later(own_nats, served, line, wait_for):
     handler = Counting()
     async with served(handler, url=own_nats.url):
         client = await line(own_nats.url)
@@ -658,7 +659,7 @@ async def test_request_made_while_nats_is_down_is_refused_and_never_run_later(se
         assert client._resp_map in (None, {})
 
 
-async def test_request_that_waits_for_nats_is_answered_when_it_is_back(served, line, own_nats, wait_for):
+async def test_request_that_waits_for_nats_is_answered_when_it_is_back(own_nats, served, line, wait_for):
     async with served(url=own_nats.url):
         client = await line(own_nats.url)
         bus = NatsBus(client)
@@ -670,7 +671,7 @@ async def test_request_that_waits_for_nats_is_answered_when_it_is_back(served, l
         assert (await asking).text == "x"
 
 
-async def test_reply_waits_for_nats_to_come_back(served, line, own_nats, wait_for):
+async def test_reply_waits_for_nats_to_come_back(own_nats, served, line, wait_for):
     handler = Counting()
     handler.go.clear()
     async with served(handler, url=own_nats.url) as server:
@@ -686,7 +687,7 @@ async def test_reply_waits_for_nats_to_come_back(served, line, own_nats, wait_fo
     assert handler.times == 1
 
 
-async def test_what_a_broken_line_left_unsent_is_not_sent_later(line, own_nats, served, wait_for):
+async def test_what_a_broken_line_left_unsent_is_not_sent_later(own_nats, line, served, wait_for):
     handler = Counting()
     async with served(handler, url=own_nats.url):
         client = await line(own_nats.url)
@@ -700,7 +701,7 @@ async def test_what_a_broken_line_left_unsent_is_not_sent_later(line, own_nats, 
     assert handler.times == 1
 
 
-async def test_service_stops_at_once_while_nats_is_down(served, own_nats, wait_for):
+async def test_service_stops_at_once_while_nats_is_down(own_nats, served, wait_for):
     async with served(url=own_nats.url) as bus:
         own_nats.kill()
         await wait_for(lambda: not bus.client.is_connected)

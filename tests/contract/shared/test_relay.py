@@ -118,14 +118,14 @@ async def test_event_that_is_refused_for_ever_bars_no_other():
     assert outbox.rows == []
 
 
-async def test_event_larger_than_the_server_takes_is_refused(line, small_nats):
+async def test_event_larger_than_the_server_takes_is_refused(small_nats, line):
     bus = NatsBus(await line(small_nats.url))
     await bus.ensure_stream()
     with pytest.raises(Unsupported, match="65536"):
         await bus.publish_event(event(1, body="x" * 100_000))
 
 
-async def test_relay_survives_a_restart_of_nats(line, own_nats, wait_for):
+async def test_relay_survives_a_restart_of_nats(own_nats, line, wait_for):
     bus = NatsBus(await line(own_nats.url))
     await bus.ensure_stream()
     outbox = outbox_of(10)
@@ -152,7 +152,7 @@ async def test_stream_that_was_lost_is_made_again(bus):
     assert await stored(bus) == ["id-2"]
 
 
-async def test_stream_that_cannot_be_made_is_unavailable(line, own_nats, wait_for, monkeypatch):
+async def test_stream_that_cannot_be_made_is_unavailable(own_nats, line, wait_for, monkeypatch):
     monkeypatch.setattr("cnm.nats_bus.STREAM_READY_S", 0.1)
     bus = NatsBus(await line(own_nats.url))
     own_nats.kill()
