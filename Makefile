@@ -1,5 +1,5 @@
 # `make` alone tells what there is.
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -19,6 +19,10 @@ check: setup ## lint, format, types, and who may import whom
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
+	.venv/bin/python -m cnm.docs --check
+
+docs: setup ## write docs/ from the messages
+	@.venv/bin/python -m cnm.docs
 
 bench: setup ## measure; see bench/
 	@.venv/bin/python -m bench $(ARGS)

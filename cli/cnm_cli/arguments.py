@@ -1,4 +1,4 @@
-"""Reads what a user writes behind an option. Each raises ``ArgumentTypeError``, which argparse tells as a usage error."""
+"""Reads what a user writes behind an option; an ``ArgumentTypeError`` is what argparse tells as a usage error."""
 
 import argparse
 import re

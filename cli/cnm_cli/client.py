@@ -13,7 +13,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client as NatsConnection
 
-from cnm.errors import CnmError, ErrorReply, Internal, Timeout, Unavailable, from_reply
+from cnm.errors import CnmError, ErrorReply, Internal, Timeout, Unavailable, Undelivered, from_reply
 
 Body = dict[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Body]]
@@ -37,6 +37,10 @@ class Service(msgspec.Struct, frozen=True):
         return (self.metadata or {}).get("node", node) == node
 
 
+class Lost(Unavailable):
+    """The line to NATS broke: whether the request was carried out is not known."""
+
+
 class Client:
     """An open connection. Make one with `connect`."""
 
@@ -55,7 +59,8 @@ class Client:
         """Send a request and return the reply's body; with a request id it may be said again.
 
         Raises:
-            CnmError: the owner refused; ``Unavailable`` when nobody answers the subject.
+            CnmError: the owner refused; ``Undelivered`` when nobody answers the subject; ``Lost`` or ``Timeout``
+                when it is not known whether the request was carried out.
         """
         try:
             reply = await self.connection.request(
@@ -69,11 +74,11 @@ class Client:
                 },
             )
         except nats.errors.NoRespondersError:
-            raise Unavailable(f"nobody answers {subject}: is its worker running?") from None
+            raise Undelivered(f"nobody answers {subject}: is its worker running?") from None
         except nats.errors.TimeoutError:
             raise Timeout(f"no answer to {subject} within {deadline_s:g} s") from None
         except nats.errors.Error as error:
-            raise Unavailable(f"the connection to NATS failed: {error}") from error
+            raise Lost(f"the connection to NATS failed: {error}") from error
         if (reply.headers or {}).get("Nats-Service-Error-Code"):
             raise _refusal(subject, reply.data)
         return msgspec.json.decode(reply.data or b"{}", type=Body)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
 from cnm.errors import CnmError, Internal, NotFound
-from cnm.kernel import libc
+from cnm.kernel import libc, netns
+from cnm_cli.child import read_identity
+from cnm_cli.settings import from_environment
 
 FAILED = 125
 """Exit status when CNM failed, not the command; this and the next two are Docker's."""
@@ -71,8 +73,7 @@ def enter(entrance: Entrance) -> None:
             libc.unshare(CLONE_NEWUTS)
             if entrance.hostname:
                 socket.sethostname(entrance.hostname)
-        libc.unshare(CLONE_NEWNS)
-        _mount("none", "/", MS_REC | MS_SLAVE)
+        keep_mounts_to_ourselves()
         if entrance.key != HOST:
             _show_own_links()
         for source, target in ((entrance.hosts_path, HOSTS), (entrance.resolv_conf_path, RESOLV_CONF)):
@@ -84,12 +85,33 @@ def enter(entrance: Entrance) -> None:
         raise Internal(f"sandbox {entrance.name!r} cannot be entered: {error.strerror}{what}") from None
 
 
-def _enter_network(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def keep_mounts_to_ourselves() -> None:
+    """Move this process into a mount namespace of its own; the node's later mounts appear in it, not the reverse."""
+    libc.unshare(CLONE_NEWNS)
+    _mount("none", "/", MS_REC | MS_SLAVE)
+
+
+def _enter_network(key: str) -> None:
+    fd = os.open(_find_namespace(Path(key)), os.O_RDONLY | os.O_CLOEXEC)
     try:
         libc.setns(fd, libc.CLONE_NEWNET)
     finally:
         os.close(fd)
+
+
+def _find_namespace(key: Path) -> Path:
+    """Find a namespace where it is mounted: here, or only where the sandbox worker sees it, as a service may be run.
+
+    Raises:
+        NotFound: it is neither here nor there.
+    """
+    if netns.is_namespace(key):
+        return key
+    worker = read_identity(from_environment(os.environ).pid_dir / "cnm-sandbox.pid")
+    there = Path(f"/proc/{worker.pid}/root{key}") if worker else key
+    if not netns.is_namespace(there):
+        raise NotFound(f"there is no network namespace at {key}")
+    return there
 
 
 def _show_own_links() -> None:

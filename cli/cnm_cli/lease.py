@@ -5,6 +5,7 @@ asks once more, gets the first reply, and deletes what that names.
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cnm.errors import CnmError, Conflict, NotFound, Timeout, Unavailable
-from cnm_cli.client import Body, Client, connect
+from cnm_cli.client import Body, Client, Lost, connect
 from cnm_cli.runtime import find_nats_url, read_instance
 from cnm_cli.settings import Settings, from_environment
 
@@ -23,11 +24,15 @@ RETRY_LAST_S = 2.0
 
 @dataclass
 class Lease:
-    """A sandbox as it is asked for; ``sandbox_id`` is known once it was made."""
+    """A sandbox as it is asked for; ``sandbox_id`` is known once it was made.
+
+    ``doubtful`` is true while it may exist although its id is not known.
+    """
 
     body: Mapping[str, Any]
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
     sandbox_id: str | None = None
+    doubtful: bool = False
 
     async def create(self, client: Client) -> Body:
         """Make the sandbox, or get the one that this lease made.
@@ -35,8 +40,15 @@ class Lease:
         Raises:
             CnmError: it was refused.
         """
-        made = await client.ask("cnm.v1.sandbox.create", self.body, request_id=self.request_id)
-        self.sandbox_id = made["id"]
+        self.doubtful = True
+        try:
+            made = await client.ask("cnm.v1.sandbox.create", self.body, request_id=self.request_id)
+        except (Lost, Timeout):
+            raise
+        except CnmError:
+            self.doubtful = False
+            raise
+        self.sandbox_id, self.doubtful = made["id"], False
         return made
 
     async def delete(self, *, patience_s: float) -> None:
@@ -47,7 +59,7 @@ class Lease:
         """
         give_up = time.monotonic() + patience_s
         pause_s = RETRY_FIRST_S
-        while True:
+        while self.sandbox_id is not None or self.doubtful:
             try:
                 # The address is looked up each time: it may come back on another port.
                 async with connect(find_nats_url(from_environment(os.environ))) as client:
@@ -57,21 +69,18 @@ class Lease:
                     raise
                 await asyncio.sleep(pause_s)
                 pause_s = min(RETRY_LAST_S, pause_s * 2)
-            else:
-                return
 
     async def _delete(self, client: Client) -> None:
         if self.sandbox_id is None:
             try:
                 await self.create(client)
-            except (Unavailable, Timeout):
-                raise
-            except CnmError:  # it was refused then as now: there is nothing
-                return
-        try:
+            except CnmError:
+                if self.doubtful:
+                    raise
+                return  # it was refused then as now: there is nothing
+        with contextlib.suppress(NotFound):
             await client.ask("cnm.v1.sandbox.delete", {"sandbox": self.sandbox_id, "force": True})
-        except NotFound:
-            return
+        self.sandbox_id = None
 
 
 def own_node(settings: Settings) -> str:

@@ -46,7 +46,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
     prune = verbs.add_parser("prune", help="remove every network that nothing uses")
     prune.add_argument("-f", "--force", action="store_true", help="do not ask")
-    prune.add_argument("--filter", type=full_pair, action="append", default=[], metavar="KEY=VALUE", help="only these")
+    prune.add_argument(
+        "--filter", type=full_pair, action="append", default=[], metavar="KEY=VALUE", help="only these"
+    )
     add_output_option(prune)
     prune.set_defaults(run=prune_networks)
 

@@ -9,13 +9,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 from cnm.errors import CnmError
 from cnm_cli.lease import Lease
 
-PATIENCE_S = 600.0
+PATIENCE_S = 300.0
 """So long it tries to delete the sandbox when CNM does not answer."""
+KILL_ROUNDS = 200
+KILL_PAUSE_S = 0.005
 DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -67,7 +70,7 @@ def _detach(reading: int) -> None:
     for number in DEAF_TO:
         signal.signal(number, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (int(name) for name in os.listdir("/proc/self/fd")):
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if descriptor <= 2:
             os.dup2(null, descriptor)
         elif descriptor != reading:
@@ -77,9 +80,11 @@ def _detach(reading: int) -> None:
 
 def _wait_and_clean(reading: int, lease: Lease) -> None:
     mounts = ""
-    with open(reading, "r") as pipe:  # noqa: PTH123  # a descriptor
+    with open(reading) as pipe:  # a descriptor
         for line in pipe:
             match line.split():
+                case ["asking"]:
+                    lease.doubtful = True
                 case ["sandbox", sandbox_id]:
                     lease.sandbox_id = sandbox_id
                 case ["mounts", mounts]:
@@ -95,7 +100,7 @@ def _wait_and_clean(reading: int, lease: Lease) -> None:
 def mounts_of(pid: int | str) -> str:
     """Name the mount namespace of a process: ``mnt:[4026532281]``; empty when it is gone."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/mnt")
+        return str(Path(f"/proc/{pid}/ns/mnt").readlink())
     except OSError:
         return ""
 
@@ -104,11 +109,13 @@ def kill_all_in(mounts: str) -> None:
     """Kill every process in a mount namespace, and whatever those start meanwhile; never in our own."""
     if mounts == mounts_of("self"):
         return
-    killed = True
-    while killed:
+    for _ in range(KILL_ROUNDS):
         killed = False
         for process in Path("/proc").glob("[0-9]*"):
             if mounts_of(process.name) == mounts:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(process.name), signal.SIGKILL)
                     killed = True
+        if not killed:
+            return
+        time.sleep(KILL_PAUSE_S)

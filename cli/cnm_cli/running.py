@@ -6,6 +6,7 @@ can be told who sent one.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -53,9 +54,7 @@ class Running:
         self._command = command
         # What was ignored when we began stays ignored, for us and the command: `nohup cnm run ...`.
         self._signals = {
-            number
-            for number in signal.valid_signals() - LEFT_ALONE
-            if signal.getsignal(number) is not signal.SIG_IGN
+            number for number in signal.valid_signals() - LEFT_ALONE if signal.getsignal(number) is not signal.SIG_IGN
         }
         self._mask: set[int] = set()
         self._early: list[int] = []
@@ -102,6 +101,7 @@ class Running:
 
     async def _make(self, watcher: reaper.Reaper) -> Entrance:
         async with connect(find_nats_url(from_environment(os.environ))) as client:
+            watcher.tell("asking")
             made = await self._lease.create(client)
             watcher.tell("sandbox", made["id"])
             warn(made)
@@ -113,7 +113,8 @@ class Running:
         self._early.append(number)
         if number in ENDING and self._preparing is not None:
             # The handler runs in the loop's thread, perhaps while the loop sleeps: this wakes it.
-            self._preparing.get_loop().call_soon_threadsafe(self._preparing.cancel)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to stop any more
+                self._preparing.get_loop().call_soon_threadsafe(self._preparing.cancel)
 
     def _check_early(self) -> None:
         for number in self._early:

@@ -160,8 +160,13 @@ def _commanded(function: ast.AsyncFunctionDef) -> str | None:
 
 def _raises(docstring: str) -> dict[str, str]:
     section = re.search(r"^Raises:\n((?:    .*\n?)+)", docstring, flags=re.MULTILINE)
-    entries = re.findall(r"^    (\w+): (.*(?:\n      .*)*)", section[1], flags=re.MULTILINE) if section else []
-    return {CODES[name]: " ".join(text.split()) for name, text in entries if name in CODES}
+    entries = re.findall(r"^    ([\w, ]+): (.*(?:\n      .*)*)", section[1], flags=re.MULTILINE) if section else []
+    return {
+        CODES[name]: " ".join(text.split()).replace("``", "`")
+        for names, text in entries
+        for name in names.split(", ")
+        if name in CODES
+    }
 
 
 def subjects_page(codes: dict[str, dict[str, str]]) -> str:
@@ -184,8 +189,8 @@ def subjects_page(codes: dict[str, dict[str, str]]) -> str:
             place += 2
             lines += _section(command, parts[request], reply, codes.get(command.__name__, {}))
     lines += ["## Types", ""]
-    requests = set(names[:place:2])
-    for name in sorted(set(parts) - requests):
+    spoken_of = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(parts)))
+    for name in sorted(spoken_of | set(names[1:place:2]) | set(names[place:])):
         lines += [f"### {name}", "", *_prose(parts[name].get("description", "")), *_table(parts[name]), ""]
     lines += ["## Events", "", "Stream `CNM_EVENTS`; the body of each is an [Event](#event).", ""]
     lines += [f"- `cnm.v1.event.{noun}.{participle}.<id>`" for noun, found in EVENTS.items() for participle in found]

@@ -21,6 +21,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
+SAID = 20
+"""So many faults are in the message of an error; all are in its details."""
+
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One thing wrong with a request: where, what stood there, and why it was refused."""
@@ -36,7 +39,7 @@ class CnmError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = details
@@ -51,7 +54,9 @@ class Invalid(CnmError):
     @classmethod
     def of(cls, faults: Sequence[Fault]) -> "Invalid":
         """Make one error of all faults, its message naming each field and value."""
-        text = "; ".join(f"{fault.field or 'body'}: {_naming(fault)}" for fault in faults)
+        text = "; ".join(f"{fault.field or 'body'}: {_naming(fault)}" for fault in faults[:SAID])
+        if len(faults) > SAID:
+            text += f"; and {len(faults) - SAID} more"
         return cls(text, fields=[msgspec.to_builtins(fault) for fault in faults])
 
     @classmethod

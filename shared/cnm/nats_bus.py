@@ -521,7 +521,7 @@ class _Answerer:
             return _refusal(_told(error, request.subject, trace.trace_id))
 
     async def _handle(self, route: Route, data: bytes, call: Call) -> tuple[bytes, dict[str, str]]:
-        command = decode(route.command, data)
+        command = decode(route.command, data, check=route.check)
         try:
             async with asyncio.timeout(call.left_s()) as scope:
                 if route.order_by is None:

@@ -378,7 +378,7 @@ class MemoryBus:
             raise Undelivered(f"nobody answers on {subject}")
         call = current_call()
         left_s = call.left_s() if call else (deadline_ms or DEFAULT_DEADLINE_MS) / 1000
-        command = decode(route.command, body)
+        command = decode(route.command, body, check=route.check)
         self.sent.append(Sent(command=command, subject=subject, request_id=request_id))
         trouble = self._trouble(route.command)
         if trouble is not None and trouble.error is not None:

@@ -94,7 +94,8 @@ def parse_prefix(text: str) -> Prefix:
         ValueError: the text is no prefix, or has host bits set.
 
     """
-    if "/" not in text:
+    length = text.rpartition("/")[2]
+    if "/" not in text or not (length.isascii() and length.isdigit()):  # ipaddress would take a netmask too
         raise ValueError(f"{text!r} is not a subnet in CIDR form, such as 172.28.0.0/16")
     try:
         loose = ipaddress.ip_network(text, strict=False)

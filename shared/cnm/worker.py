@@ -98,7 +98,7 @@ async def _live(name: str, build: Build, *, description: str, on_node: bool) -> 
                 task.cancel()
     finally:
         telemetry.shutdown()
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
+        with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):  # nats-py cancels itself
             await client.close()
 
 

@@ -1,6 +1,7 @@
 """A real NATS server and a real Redis, started once, emptied for each test."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import platform
@@ -89,9 +90,8 @@ def free_port():
 def nats_server(folder, *, max_payload="16MB"):
     port = free_port()
     config = folder / "nats.conf"
-    config.write_text(
-        f"listen: 127.0.0.1:{port}\nmax_payload: {max_payload}\njetstream {{ store_dir: {str(folder / 'store')!r} }}\n"
-    )
+    store = str(folder / "store")
+    config.write_text(f"listen: 127.0.0.1:{port}\nmax_payload: {max_payload}\njetstream {{ store_dir: {store!r} }}\n")
 
     def answers():
         try:
@@ -177,10 +177,8 @@ async def line(nats_running):
 
     from nats.js.errors import NotFoundError
 
-    try:
+    with contextlib.suppress(NotFoundError):
         await (await make()).jetstream().delete_stream(STREAM)
-    except NotFoundError:
-        pass
     yield make
     for client in reversed(made):
         await client.close()

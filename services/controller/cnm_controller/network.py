@@ -57,14 +57,8 @@ def decide_create(command: CreateNetwork, *, id: str, now: datetime) -> NetworkB
     driver = driver_named(command.driver)
     if not driver.creatable:
         raise Forbidden(f"driver {driver.name!r} has only its predefined network")
+    check_create(command)
     options = as_text(command.options)
-    faults: list[Fault] = []
-    faults += _scope_faults(command)
-    faults += _config_faults(command)
-    parse_bridge(options, faults)
-    faults += _ipam_faults(command, driver)
-    if faults:
-        raise Invalid.of(faults)
     _refuse_unserved(command, options)
     scope = command.scope or "local"
     return NetworkBody(
@@ -86,6 +80,20 @@ def decide_create(command: CreateNetwork, *, id: str, now: datetime) -> NetworkB
         options=options,
         labels=command.labels,
     )
+
+
+def check_create(command: CreateNetwork) -> None:
+    """Refuse a request whose fields contradict one another.
+
+    Raises:
+        Unsupported: there is no such driver.
+        Invalid: ``details["fields"]`` lists all that is wrong.
+    """
+    faults = [*_scope_faults(command), *_config_faults(command)]
+    parse_bridge(as_text(command.options), faults)
+    faults += _ipam_faults(command, driver_named(command.driver))
+    if faults:
+        raise Invalid.of(faults)
 
 
 def _refuse_unserved(command: CreateNetwork, options: dict[str, str]) -> None:

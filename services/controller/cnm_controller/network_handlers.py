@@ -27,7 +27,7 @@ from cnm_controller.detach import detach
 from cnm_controller.documents import EndpointBody, NetworkBody, read
 from cnm_controller.events import event
 from cnm_controller.ledger import Read
-from cnm_controller.network import check_filters, decide_create, matches
+from cnm_controller.network import check_create, check_filters, decide_create, matches
 from cnm_controller.pools import count_pools, with_pools
 from cnm_controller.ports import NodeState
 from cnm_controller.sagas import Step, until_fresh
@@ -205,11 +205,11 @@ async def prune_networks(command: PruneNetworks, *, controller: Controller) -> P
 def routes(controller: Controller) -> tuple[Route, ...]:
     """Return what this service answers about networks."""
 
-    def route(command: type[Command[Any]], handler: Any, *, once: bool = False) -> Route:
-        return Route(command=command, handler=partial(handler, controller=controller), once=once)
+    def route(command: type[Command[Any]], handler: Any, **more: Any) -> Route:
+        return Route(command=command, handler=partial(handler, controller=controller), **more)
 
     return (
-        route(CreateNetwork, create_network, once=True),
+        route(CreateNetwork, create_network, once=True, check=check_create),
         route(GetNetwork, get_network),
         route(ListNetworks, list_networks),
         route(DeleteNetwork, delete_network, once=True),

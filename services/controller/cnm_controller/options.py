@@ -80,7 +80,9 @@ def parse_bridge(options: Mapping[str, str], faults: list[Fault]) -> BridgeOptio
                 found[{ICC: "icc", MASQUERADE: "masquerade", INHIBIT_IPV4: "inhibit_ipv4"}[name]] = value
         elif name == HOST_BINDING_IPV4:
             try:
-                found["host_binding"] = parse_address(text)
+                found["host_binding"] = address = parse_address(text)
+                if address.version != 4:
+                    wrong(name, f"{text} is not an IPv4 address")
             except ValueError as error:
                 wrong(name, str(error))
         elif name == IFACE_PREFIX:

@@ -237,6 +237,7 @@ class Sagas:
 
     async def _recover_once(self) -> None:
         entries = await self.store.expired(self.owner, lease_ms=int(UNDO_TIME_S * 1000))
+        entries = [entry for entry in entries if entry.id not in self._live]  # a stall of ours is no death
         for entry in entries:
             log.info("saga.recovering", saga=entry.kind, trace_id=entry.trace_id)
         await asyncio.gather(*(self.finish(entry, entry.rounds) for entry in entries))

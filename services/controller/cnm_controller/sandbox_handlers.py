@@ -209,16 +209,16 @@ async def disconnect_sandbox(command: DisconnectSandbox, *, controller: Controll
 def routes(controller: Controller) -> tuple[Route, ...]:
     """Return what this service answers about sandboxes."""
 
-    def route(command: type[Command[Any]], handler: Any, *, once: bool = False, ordered: bool = False) -> Route:
+    def route(command: type[Command[Any]], handler: Any, *, ordered: bool = False, **more: Any) -> Route:
         return Route(
             command=command,
             handler=partial(handler, controller=controller),
             order_by=(lambda asked: f"sandbox {asked.sandbox}") if ordered else None,
-            once=once,
+            **more,
         )
 
     return (
-        route(CreateSandbox, create_sandbox, once=True),
+        route(CreateSandbox, create_sandbox, once=True, check=check_create),
         route(GetSandbox, get_sandbox),
         route(ListSandboxes, list_sandboxes),
         route(DeleteSandbox, delete_sandbox, once=True, ordered=True),

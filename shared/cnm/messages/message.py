@@ -1,22 +1,25 @@
 """What a message is: a frozen struct that knows its subject, its reply and how to be read from a stranger's JSON.
 
 msgspec stops at the first fault; a client of CNM is told *every* fault, so a body that does not decode is walked
-once more, field by field.
+once more, field by field, and what is sound of it is checked further.
 """
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from cnm.errors import Fault, Invalid
-from cnm.types import SCHEMA_FORMATS, dec_hook, enc_hook, node_token
+from cnm.errors import CnmError, Fault, Invalid
+from cnm.types import END, SCHEMA_FORMATS, dec_hook, enc_hook, node_token
 
 MAX_BODY_BYTES = 1024 * 1024
+ECHOED = 2000
+"""A faulty value longer than that is not sent back whole."""
+UNKNOWN = "unknown field"
 
 Reply_co = TypeVar("Reply_co", covariant=True)
 
@@ -103,8 +106,8 @@ def decode_trusted(kind: type[Reply_co], body: bytes) -> Reply_co:
     return found
 
 
-def decode(kind: type[Reply_co], body: bytes) -> Reply_co:
-    """Read what a stranger wrote; an empty body is ``{}``.
+def decode(kind: type[Reply_co], body: bytes, *, check: Callable[[Reply_co], None] | None = None) -> Reply_co:
+    """Read what a stranger wrote; an empty body is ``{}``. ``check`` finds further faults when there are some.
 
     Raises:
         Invalid: no JSON object, too large, or wrong fields; ``details["fields"]`` lists all of them.
@@ -117,7 +120,8 @@ def decode(kind: type[Reply_co], body: bytes) -> Reply_co:
             found: Reply_co = _decoder(typing.cast("Any", kind)).decode(body or b"{}")
         except msgspec.ValidationError as error:  # it may stand before a place where the body is no JSON at all
             value = msgspec.json.decode(body or b"{}")
-            raise Invalid.of(list(_walk(kind, value, "")) or [_fault_of("", None, error)]) from None
+            faults = list(_walk(kind, value, "")) or [_fault_of("", None, error)]
+            raise Invalid.of([*faults, *(_further(kind, value, faults, check) if check else ())]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid.at("", None, f"the body is not JSON: {error}") from None
     except RecursionError:
@@ -125,12 +129,79 @@ def decode(kind: type[Reply_co], body: bytes) -> Reply_co:
     return found
 
 
+def _further(kind: Any, value: Any, faults: Sequence[Fault], check: Callable[[Any], None]) -> list[Fault]:
+    """Return what ``check`` finds wrong with the sound parts of a value, none of it beside or under a fault."""
+    try:
+        check(msgspec.convert(_sound(kind, value), kind, dec_hook=dec_hook))
+    except Invalid as error:
+        found = [Fault(**each) for each in error.details["fields"]]
+        faulty = [fault.field for fault in faults if not fault.reason.startswith(UNKNOWN)]
+        return [each for each in found if not any(_touch(each.field, field) for field in faulty)]
+    except (CnmError, msgspec.ValidationError):
+        return []
+    return []
+
+
+def _touch(field: str, faulty: str) -> bool:
+    """Say whether a field lies in a faulty one, around it, or beside it in one item of a list."""
+    item = faulty[: faulty.rindex("]") + 1] if "]" in faulty else faulty
+    return any(
+        one == other or one.startswith((f"{other}.", f"{other}[")) for one, other in ((field, item), (item, field))
+    )
+
+
+_STAND_INS: tuple[Any, ...] = ("0" * 64, 1, "::", "0.0.0.0", {})  # noqa: S104  # fit what is required of messages
+
+
+def _sound(kind: Any, value: Any) -> Any:
+    """Return a value without its faulty parts; what is required has a stand-in, so that lists keep their places."""
+    inner = _inner(kind, value)
+    if _is_struct(inner) and isinstance(value, dict):
+        sound = {}
+        for field in msgspec.structs.fields(inner):
+            part = _sound(field.type, value[field.encode_name]) if field.encode_name in value else msgspec.UNSET
+            if part is msgspec.UNSET and field.required:
+                part = _stand_in(field.type)
+            if part is not msgspec.UNSET:
+                sound[field.encode_name] = part
+        return sound
+    if isinstance(value, list) and typing.get_origin(inner) in (list, tuple):
+        part_kind = typing.get_args(inner)[0]
+        parts = (_sound(part_kind, item) for item in value)
+        return [_stand_in(part_kind) if part is msgspec.UNSET else part for part in parts]
+    if isinstance(value, dict) and typing.get_origin(inner) is dict:
+        sound = {name: _sound(typing.get_args(inner)[1], item) for name, item in value.items()}
+        return {name: part for name, part in sound.items() if part is not msgspec.UNSET}
+    return value if _fits(kind, value) else msgspec.UNSET
+
+
+def _stand_in(kind: Any) -> Any:
+    inner = _inner(kind, {})
+    if _is_struct(inner):
+        return _sound(inner, {})
+    return next((each for each in _STAND_INS if _fits(kind, each)), msgspec.UNSET)
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    try:
+        msgspec.convert(value, kind, dec_hook=dec_hook)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def _fault_of(path: str, value: Any, error: Exception) -> Fault:
-    reason = str(error).split(" - at `$")[0]
+    reason = str(error).split(" - at `$")[0].replace(repr(END)[1:-1], "$")
     shown = "" if value is None else f" (got {_short(value)})"
     if isinstance(value, str) and value and value in reason:
         shown = ""
-    return Fault(field=path, value=value, reason=reason + shown)
+    return Fault(field=path, value=_cut(value), reason=reason + shown)
+
+
+def _cut(value: Any) -> Any:
+    """Return a value to be shown again, but the beginning of its text where it is too large for that."""
+    text = msgspec.json.encode(value).decode()
+    return value if len(text) <= ECHOED else text[: ECHOED - 3] + "..."
 
 
 def _short(value: Any) -> str:
@@ -167,7 +238,7 @@ def _walk_struct(kind: type[msgspec.Struct], value: Mapping[str, Any], path: str
         if name in fields:
             yield from _walk(fields[name].type, item, where)
         elif kind.__struct_config__.forbid_unknown_fields:
-            yield Fault(field=where, value=item, reason=f"unknown field {name!r}")
+            yield Fault(field=where, value=item, reason=f"{UNKNOWN} {name!r}")
     for name, field in fields.items():
         if field.required and name not in value:
             where = f"{path}.{name}" if path else name

@@ -26,7 +26,7 @@ from cnm.errors import (
     Unsupported,
 )
 from cnm.messages.message import Command
-from cnm.nats_bus import NatsBus, connect
+from cnm.nats_bus import NatsBus, _settled, connect
 from cnm.testing import MemoryReplies
 
 CODES = {
@@ -460,7 +460,7 @@ async def test_group_of_refusals_is_told_as_one(served, client):
 async def test_nobody_there_is_undelivered_after_bounded_retries(client):
     began = time.monotonic()
     set_current_call(Call(request_id="r", trace_id=TRACE, deadline=began + 0.3))
-    with pytest.raises(Undelivered, match="nobody answers on cnm.v1.echo.say"):
+    with pytest.raises(Undelivered, match=r"nobody answers on cnm\.v1\.echo\.say"):
         await NatsBus(client).ask(Echo())
     set_current_call(None)
     assert time.monotonic() - began < 1
@@ -588,6 +588,25 @@ async def test_stop_answers_what_was_begun_and_takes_nothing_more(served, client
     assert sorted(json.loads(reply.data)["text"] for reply in replies) == ["0", "1", "2", "3", "4"]
 
 
+async def test_workers_that_come_and_go_lose_no_request(served, client, wait_for):
+    handler = Counting()
+    done = asyncio.Event()
+    replies = []
+
+    async def keep_asking():
+        while not done.is_set():
+            replies.append(await ask(client, {"text": "x"}, timeout=3))
+
+    async with served(handler):
+        asking = [asyncio.create_task(keep_asking()) for _ in range(8)]
+        for turn in range(8):
+            async with served(handler):
+                await wait_for(lambda at_least=(turn + 1) * 40: len(replies) >= at_least)
+        done.set()
+        await asyncio.gather(*asking)
+    assert all(not reply.headers for reply in replies)
+
+
 async def test_service_is_discovered_with_its_schemas(served, client):
     async with served(), served(command=EchoThere, node="one.example"):
         ping = json.loads((await client.request("$SRV.PING.cnm-echo", timeout=2)).data)
@@ -682,6 +701,7 @@ async def test_reply_waits_for_nats_to_come_back(own_nats, served, line, wait_fo
         await wait_for(lambda: not server.client.is_connected and not client.is_connected)
         own_nats.start()
         await wait_for(lambda: client.is_connected)
+        await _settled(client)  # its inbox is heard again
         handler.go.set()
         assert json.loads(await asking)["text"] == "x"
     assert handler.times == 1
@@ -713,8 +733,12 @@ async def test_service_stops_at_once_while_nats_is_down(own_nats, served, wait_f
 async def test_service_ends_when_its_connection_is_closed_for_good(line, monkeypatch):
     monkeypatch.setattr("cnm.nats_bus.CLOSED_PERIOD_S", 0.01)
     bus = NatsBus(await line())
-    with pytest.raises(ExceptionGroup) as ended:
+
+    async def serve():
         async with bus.serve("cnm-echo", [Route(command=Echo, handler=echo)], version="1.0.0"):
             await bus.client.close()
             await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await serve()
     assert ended.group_contains(Unavailable, match="NATS closed the connection")

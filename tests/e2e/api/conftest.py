@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import nats
 import pytest
@@ -47,8 +48,9 @@ class Refused(AssertionError):
 class Api:
     """Asks over NATS, from a thread inside the installation's namespace."""
 
-    def __init__(self, url, namespace, *, inside="", log=None):
-        self.url, self.namespace, self.inside, self.log = url, namespace, inside, log
+    def __init__(self, url, *, pid, node):
+        self.url, self.node = url, node
+        self.namespace, self._root = f"/proc/{pid}/ns/net", f"/proc/{pid}/root"
         self._loop = asyncio.new_event_loop()
         began = threading.Event()
         self._thread = threading.Thread(target=self._live, args=(began,), daemon=True)
@@ -125,7 +127,7 @@ class Api:
 
     def path(self, path):
         """Return where this process finds a path of the installation."""
-        return path if path.startswith("/proc/") else f"{self.inside}{path}"
+        return path if path.startswith("/proc/") else f"{self._root}{path}"
 
     def kernel(self):
         """Return all that stands in the installation's own namespace."""
@@ -137,7 +139,9 @@ class Api:
         return {"links": links, "addresses": addresses, "rules": self.rules()}
 
     def rules(self):
-        return sorted(line.strip() for line in self.sh("nft -s list ruleset").splitlines() if "counter isol" not in line)
+        return sorted(
+            line.strip() for line in self.sh("nft -s list ruleset").splitlines() if "counter isol" not in line
+        )
 
     def lists(self):
         """Return every list that the API has, and how full each pool is."""
@@ -238,9 +242,10 @@ def wait_for(condition, *, patience_s=PATIENCE_S):
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def api(installation):
-    made = Api(installation.url, installation.namespace, inside=installation.inside)
+    told = json.loads((Path(installation.env["CNM_RUN_DIR"]) / "cnm.json").read_text())
+    made = Api(told["nats_url"], pid=told["pid"], node=told["node"])
     yield made
     made.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -76,7 +77,9 @@ def consistent(api):
     joined = {each["id"] for each in endpoints.values() if each["driver_info"]["host_ifname"]}
     if veths != joined:
         wrong.append(f"links: stray {veths - joined}, missing {joined - veths}")
-    stray = [each["ifname"] for each in api.ip("link show type veth") if not each.get("ifalias", "").startswith("cnm:")]
+    stray = [
+        each["ifname"] for each in api.ip("link show type veth") if not each.get("ifalias", "").startswith("cnm:")
+    ]
     if stray:
         wrong.append(f"unmarked links {stray}")
     bridges = {each["ifname"] for each in api.ip("link show type bridge")}
@@ -85,6 +88,8 @@ def consistent(api):
     if bridges != wanted:
         wrong.append(f"bridges {bridges ^ wanted}")
     for sandbox in sandboxes.values():
+        if sandbox["use_default_sandbox"]:
+            continue
         path = Path(api.path(sandbox["key"]))
         if not path.exists():
             wrong.append(f"{sandbox['name']} has no namespace")
@@ -92,15 +97,14 @@ def consistent(api):
         there = sorted(each["ifname"] for each in api.ip("link show", sandbox["key"]))
         if there != sorted(["lo", *(each["ifname"] for each in sandbox["endpoints"] if each["ifname"])]):
             wrong.append(f"{sandbox['name']}: interfaces {there}")
-    if sandboxes:
-        homes = Path(api.path(next(iter(sandboxes.values()))["key"])).parent
-        left = {each.name for each in homes.iterdir()} - {Path(each["key"]).name for each in sandboxes.values()}
+    homes = {Path(api.path(each["key"])).parent for each in sandboxes.values() if "/netns/" in each["key"]}
+    for home in homes:
+        left = {each.name for each in home.iterdir()} - {Path(each["key"]).name for each in sandboxes.values()}
         if left:
             wrong.append(f"namespaces {left}")
     rules = "\n".join(api.rules())
-    for word in {word for word in rules.replace('"', " ").replace("-", " ").split() if len(word) == 12}:
-        if all(c in "0123456789abcdef" for c in word) and not any(each.startswith(word) for each in networks):
-            wrong.append(f"rules of a network {word}")
+    words = {word for word in rules.replace('"', " ").replace("-", " ").split() if re.fullmatch("[0-9a-f]{12}", word)}
+    wrong += [f"rules of a network {word}" for word in words if not any(each.startswith(word) for each in networks)]
     return wrong
 
 

@@ -49,7 +49,7 @@ def test_the_life_of_a_network_a_sandbox_and_an_endpoint(api, make):
     ]  # fmt: skip
     assert ours[0].body["object"] == network
     assert ours[1].body["object"] == box
-    assert ours[1].body["node"] == "n1"
+    assert ours[1].body["node"] == api.node
     assert ours[3].body["object"] == joined
     assert ours[2].body["object"]["id"] == joined["id"]
     assert ours[4].body["object"]["state"] == "created"
@@ -62,8 +62,12 @@ def test_the_life_of_a_network_a_sandbox_and_an_endpoint(api, make):
         assert event.body["object"]["pool"] == "10.97.0.0/24"
     addresses = [event for event in events if event.what.startswith("address.")]
     assert {event.about for event in addresses} == {pools[0].about}
-    taken = [event.body["object"]["address"].partition("/")[0] for event in addresses if event.what == "address.requested"]
-    given = [event.body["object"]["address"].partition("/")[0] for event in addresses if event.what == "address.released"]
+    taken = [
+        event.body["object"]["address"].partition("/")[0] for event in addresses if event.what == "address.requested"
+    ]
+    given = [
+        event.body["object"]["address"].partition("/")[0] for event in addresses if event.what == "address.released"
+    ]
     assert joined["ipv4_address"].partition("/")[0] in taken
     assert joined["ipv4_address"].partition("/")[0] in given
 
@@ -94,7 +98,7 @@ def test_ports_are_told_with_their_bindings_once_a_request(api, make):
         check_envelope(event)
         assert event.about == box["id"]
         assert event.body["object"]["ports"] == box["ports"]
-        assert event.body["node"] == "n1"
+        assert event.body["node"] == api.node
 
 
 def test_deleting_a_connected_sandbox_tells_of_its_endpoints_too(api, make):
@@ -174,7 +178,9 @@ def test_the_stream_keeps_what_was_told(api, make):
         info = await stream.stream_info("CNM_EVENTS")
         assert info.config.subjects == ["cnm.v1.event.>"]
         message = await stream.get_last_msg("CNM_EVENTS", f"cnm.v1.event.sandbox.created.{box['id']}")
-        again = await stream.publish(message.subject, message.data, headers={"Nats-Msg-Id": message.headers["Nats-Msg-Id"]})
+        again = await stream.publish(
+            message.subject, message.data, headers={"Nats-Msg-Id": message.headers["Nats-Msg-Id"]}
+        )
         return message, again
 
     message, again = api.run(last())

@@ -8,13 +8,18 @@ def three(api, make_for_module):
     """Three networks and three sandboxes, one endpoint each, in order of creation."""
     stem = api.name("many")
     networks = [
-        make_for_module.network(f"{stem}-{index}", labels={"index": str(index), f"only{index}": ""}, internal=index == 1)
+        make_for_module.network(
+            f"{stem}-{index}", labels={"index": str(index), f"only{index}": ""}, internal=index == 1
+        )
         for index in range(3)
     ]
     sandboxes = [
-        make_for_module.sandbox(f"{stem}-{index}", labels={"index": str(index), f"only{index}": ""}) for index in range(3)
+        make_for_module.sandbox(f"{stem}-{index}", labels={"index": str(index), f"only{index}": ""})
+        for index in range(3)
     ]
-    endpoints = [make_for_module.endpoint(networks[0], f"{stem}-{index}", labels={"index": str(index)}) for index in (0, 1)]
+    endpoints = [
+        make_for_module.endpoint(networks[0], f"{stem}-{index}", labels={"index": str(index)}) for index in (0, 1)
+    ]
     endpoints.append(make_for_module.connect(sandboxes[0], networks[1]))
     return {"stem": stem, "network": networks, "sandbox": sandboxes, "endpoint": endpoints}
 
@@ -138,9 +143,9 @@ def test_filters_of_networks(api, three):
 
 def test_filters_of_sandboxes_and_nodes(api, three):
     ours = [each["id"] for each in three["sandbox"]]
-    assert [each for each in ids(api, "sandbox", filters={"node": ["n1"]}) if each in ours] == ours
-    assert ids(api, "sandbox", filters={"node": ["n2"]}) == []
-    assert [each["name"] for each in api.ask("node.list", {"filters": {"name": ["n1"]}})["nodes"]] == ["n1"]
+    assert [each for each in ids(api, "sandbox", filters={"node": [api.node]}) if each in ours] == ours
+    assert ids(api, "sandbox", filters={"node": ["nonesuch"]}) == []
+    assert [each["name"] for each in api.ask("node.list", {"filters": {"name": [api.node]}})["nodes"]] == [api.node]
     assert api.ask("node.list", {"filters": {"state": ["down"]}})["nodes"] == []
 
 

@@ -73,7 +73,10 @@ def test_an_owner_that_asks_again_gets_the_same_address(api, make):
     assert lease(api, pool, owner="a", address="10.0.0.1") == "10.0.0.1/29"
     assert usage(api, pool) == (2, 4)
     error = api.refused(
-        "ipam.address.request", {"pool_id": pool["pool_id"], "owner": "b", "address": "10.0.0.1"}, "conflict", "10.0.0.1"
+        "ipam.address.request",
+        {"pool_id": pool["pool_id"], "owner": "b", "address": "10.0.0.1"},
+        "conflict",
+        "10.0.0.1",
     )
     assert "a" in error["message"]
 
@@ -183,7 +186,10 @@ def test_the_address_of_a_deleted_endpoint_rests_and_then_is_free_for_those_who_
     endpoint = make.endpoint(network)
     assert endpoint["ipv4_address"] == "10.95.0.2/24"
     api.refused(
-        "endpoint.create", {"network": network["id"], "name": "x", "ipv4_address": "10.95.0.2"}, "conflict", endpoint["name"]
+        "endpoint.create",
+        {"network": network["id"], "name": "x", "ipv4_address": "10.95.0.2"},
+        "conflict",
+        endpoint["name"],
     )
     api.ask("endpoint.delete", {"endpoint": endpoint["id"]})
     assert make.endpoint(network)["ipv4_address"] == "10.95.0.3/24"
@@ -193,7 +199,9 @@ def test_the_address_of_a_deleted_endpoint_rests_and_then_is_free_for_those_who_
 def test_no_predefined_pool_overlaps_a_route_of_the_node(api, make):
     import ipaddress
 
-    api.sh("ip link add elsewhere type dummy 2>/dev/null || ip link add elsewhere type bridge; ip link set elsewhere up")
+    api.sh(
+        "ip link add elsewhere type dummy 2>/dev/null || ip link add elsewhere type bridge; ip link set elsewhere up"
+    )
     try:
         api.sh("ip route add 172.16.0.0/13 dev elsewhere")
         wanted = ipaddress.ip_network("172.16.0.0/13")

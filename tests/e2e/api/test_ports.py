@@ -100,7 +100,11 @@ def test_a_longer_host_range_gives_the_first_free_consecutive_ports(api, make, p
 
 def test_ports_that_are_left_open_are_chosen_and_differ(api, make):
     network = make.network()
-    asked = [{"container_port": 80, "host_port": 0}, {"container_port": 81}, {"container_port": 80, "protocol": "udp"}]
+    asked = [
+        {"container_port": 80, "host_port": 0},
+        {"container_port": 81},
+        {"container_port": 80, "protocol": "udp"},
+    ]
     found = [port for _ in range(3) for port in ports(make.sandbox(on=[network], ports=asked))]
     assert all(32768 <= port <= 60999 for port, _ in found)
     assert len(found) == 9

@@ -21,6 +21,7 @@ def fixed(api, make_for_module):
     api.ask("ipam.address.request", {"pool_id": pool["pool_id"], "address": "10.63.0.9", "owner": "table-owner"})
     owned = next(each for each in api.ask("ipam.pool.list")["pools"] if each["pool"] == "10.61.0.0/24")
     return {
+        "NODE": api.node,
         "WEB": web["id"],
         "BOX": box["id"],
         "POOL": pool["pool_id"],
@@ -65,7 +66,7 @@ VERBS = {
     "ipam.address.request": {"pool_id": "POOL"},
     "ipam.address.release": {"pool_id": "POOL", "address": "10.63.0.9"},
     "node.list": {},
-    "node.get": {"node": "n1"},
+    "node.get": {"node": "NODE"},
     "system.info": {},
 }
 
@@ -78,7 +79,15 @@ def test_every_verb_refuses_a_body_that_it_cannot_read(api, fixed):
     big = b'{"name": "' + b"x" * (1024 * 1024) + b'"}'
     with api.unchanged():
         for verb in VERBS:
-            for raw in (b"{", b"nonsense", b"\xff\xfe", b"{\"name\": \"\xff\"}", b"{} {}", b"{\"x\": 1e400}", b"{\"\xff\": 1}"):
+            for raw in (
+                b"{",
+                b"nonsense",
+                b"\xff\xfe",
+                b'{"name": "\xff"}',
+                b"{} {}",
+                b'{"x": 1e400}',
+                b'{"\xff": 1}',
+            ):
                 error = api.refused(verb, raw=raw)
                 assert error["details"]["fields"], (verb, raw)
             for raw in (b"[]", b"1", b'"text"', b"null", b"true", b"[" * 100_000):
@@ -134,6 +143,10 @@ INVALID = [
      ["10.9.0.1/24", "10.9.0.0/24"]),
     ("network.create", {"name": "n", "ipam": {"pools": [{"subnet": "10.9.0.0"}]}}, ["ipam.pools[0].subnet"],
      ["10.9.0.0"]),
+    ("network.create", {"name": "n", "ipam": {"pools": [{"subnet": "10.9.0.0/255.255.255.0"}]}},
+     ["ipam.pools[0].subnet"], ["10.9.0.0/255.255.255.0"]),
+    ("network.create", {"name": "n", "options": {"com.docker.network.bridge.host_binding_ipv4": "::1"}},
+     ["options.com.docker.network.bridge.host_binding_ipv4"], ["::1"]),
     ("network.create", {"name": "n", "ipam": {"pools": [{"subnet": "10.9.0.0/33"}]}}, ["ipam.pools[0].subnet"],
      ["10.9.0.0/33"]),
     ("network.create", {"name": "n", "ipam": {"pools": [{"subnet": "10.9.0.0/24", "gw": "10.9.0.1"}]}},
@@ -175,6 +188,12 @@ INVALID = [
     ("network.create", {"name": "n", "ipam": {"address_space": "nowhere"}}, ["ipam.address_space"], ["nowhere"]),
     ("network.create", {"name": "n", "dns": {"servers": ["dns.local"], "ttl": -1}}, ["dns.servers[0]", "dns.ttl"],
      ["dns.local", "-1"]),
+    ("network.create", {"name": "-n", "colour": 1, "enable_ipv4": "no",
+                        "options": {"com.docker.network.driver.mtu": "x"},
+                        "ipam": {"pools": [{"subnet": "10.9.0.0/24", "gateway": "10.8.0.1", "gw": "x"},
+                                           {"subnet": "10.9.0.1/24", "gateway": "10.8.0.1"}]}},
+     ["name", "colour", "enable_ipv4", "options.com.docker.network.driver.mtu", "ipam.pools[0].gw",
+      "ipam.pools[0].gateway", "ipam.pools[1].subnet"], ["-n", "10.8.0.1", "10.9.0.1/24"]),
     ("network.create", {"name": "n", "config_only": True, "config_from": "table-web"}, ["config_from"], []),
     ("network.create", {"name": "n", "config_only": True, "ingress": True}, ["ingress"], []),
     ("network.list", {"filters": {"colour": ["red"], "size": ["1"]}}, ["filters.colour", "filters.size"],
@@ -210,8 +229,8 @@ INVALID = [
      ["exposed_ports[0]", "exposed_ports[2]"], ["0/tcp", "99999/udp"]),
     ("sandbox.create", {"name": "s", "exposed_ports": ["80/icmp", "9090", "http"]},
      ["exposed_ports[0]", "exposed_ports[2]"], ["80/icmp", "http"]),
-    ("sandbox.create", {"name": "s", "extra_hosts": [{"name": "db", "ip": "nowhere"}, {"name": "a b", "ip": "1.2.3.4"},
-                                                     {"name": "db"}]},
+    ("sandbox.create", {"name": "s", "extra_hosts": [{"name": "db", "ip": "nowhere"},
+                                                     {"name": "a b", "ip": "1.2.3.4"}, {"name": "db"}]},
      ["extra_hosts[0].ip", "extra_hosts[1].name", "extra_hosts[2].ip"], ["nowhere", "a b"]),
     ("sandbox.create", {"name": "s", "netns": "/nowhere/at/all"}, ["netns"], ["/nowhere/at/all"]),
     ("sandbox.create", {"name": "s", "netns": "/etc/passwd"}, ["netns"], ["/etc/passwd"]),
@@ -224,6 +243,11 @@ INVALID = [
      ["a b", "c d"]),
     ("sandbox.create", {"name": "s", "dns": {"servers": ["x"], "options": [""]}},
      ["dns.servers[0]", "dns.options[0]"], ["x"]),
+    ("sandbox.create", {"name": "s", "colour": 1, "sysctls": {"kernel.x": "1"}, "netns": "relative", "ports": [
+        {"container_port": "http", "host_port": 9000, "host_port_end": 8999},
+        {"container_port": 80, "host_port": 9000, "host_port_end": 8999}]},
+     ["colour", "sysctls.kernel.x", "netns", "ports[0].container_port", "ports[1].host_port_end"],
+     ["http", "relative"]),
     ("sandbox.list", {"filters": {"driver": ["x"]}}, ["filters.driver"], ["driver"]),
     ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "ipv4_address": "10.61.0.9"},
      ["ipv4_address"], ["10.61.0.9", "10.62.0.0/24"]),
@@ -236,8 +260,8 @@ INVALID = [
      ["mac_address"], ["01:00:5e:00:00:01"]),
     ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "options": {"colour": "red"}},
      ["options.colour"], ["colour"]),
-    ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "aliases": ["a", "-b"], "gw_priority": "1"},
-     ["aliases[1]", "gw_priority"], ["-b"]),
+    ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "aliases": ["a", "-b"],
+                         "gw_priority": "1"}, ["aliases[1]", "gw_priority"], ["-b"]),
     ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "ipv4_address": "10.62.0.255"},
      ["ipv4_address"], ["10.62.0.255"]),
     ("sandbox.connect", {"sandbox": "table-box", "network": "table-other", "ipv4_address": "10.62.0.0"},
@@ -248,11 +272,12 @@ INVALID = [
     ("endpoint.create", {"network": "table-web", "name": "-e", "ipv4_address": 7}, ["name", "ipv4_address"], ["-e"]),
     ("endpoint.create", {"network": "table-web", "name": "e", "ipv4_address": "10.99.0.1"}, ["ipv4_address"],
      ["10.99.0.1", "10.61.0.0/24"]),
-    ("endpoint.list", {"filters": {"tier": ["x"]}, }, ["filters.tier"], ["tier"]),
+    ("endpoint.list", {"filters": {"tier": ["x"]} }, ["filters.tier"], ["tier"]),
     ("endpoint.join", {"network": "table-other", "endpoint": "table-other-idle", "sandbox": "table-free",
                        "ifname": "a/b", "gw_priority": 1.5}, ["ifname", "gw_priority"], ["a/b", "1.5"]),
     ("ipam.pool.request", {"space": "nowhere"}, ["space"], ["nowhere"]),
-    ("ipam.pool.request", {"space": "table-space", "pool": "10.63.1.7/24"}, ["pool"], ["10.63.1.7/24", "10.63.1.0/24"]),
+    ("ipam.pool.request", {"space": "table-space", "pool": "10.63.1.7/24"}, ["pool"],
+     ["10.63.1.7/24", "10.63.1.0/24"]),
     ("ipam.pool.request", {"space": "table-space", "pool": "10.64.0.0/24", "sub_pool": "10.65.0.0/25"},
      ["sub_pool"], ["10.65.0.0/25"]),
     ("ipam.pool.request", {"space": "LocalDefault", "sub_pool": "10.65.0.0/25"}, ["sub_pool"], ["10.65.0.0/25"]),

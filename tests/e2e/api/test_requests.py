@@ -93,7 +93,12 @@ def test_a_tiny_deadline_is_kept_or_undone_without_trace(api, make, patiently, d
     hurry = {"Cnm-Deadline-Ms": str(deadline_ms)}
     name = api.name("hurried")
     asked = [
-        ("network.create", {"name": name, "enable_ipv6": True}, "network.delete", lambda made: {"network": made["id"]}),
+        (
+            "network.create",
+            {"name": name, "enable_ipv6": True},
+            "network.delete",
+            lambda made: {"network": made["id"]},
+        ),
         (
             "sandbox.create",
             {"name": name, "ports": [{"container_port": 80}]},
@@ -128,7 +133,9 @@ def test_a_tiny_deadline_is_kept_or_undone_without_trace(api, make, patiently, d
             api.ask(undo, key(reply))
 
     def unrevised(world):
-        text = json.dumps({**world, "sandboxes": [{**each, "revision": 0} for each in world["sandboxes"]]}, sort_keys=True)
+        text = json.dumps(
+            {**world, "sandboxes": [{**each, "revision": 0} for each in world["sandboxes"]]}, sort_keys=True
+        )
         shown = json.loads(text)
         for network in shown["networks"]:
             network["revision"] = 0
@@ -213,9 +220,13 @@ def test_a_program_that_speaks_the_bare_protocol_is_served(api):
                     assert json.loads(reply)["networks"]
                     deletion = json.dumps({"network": made["id"]}).encode()
                     # Headers' names are written as one likes.
-                    _, reply = client.ask(b"cnm.v1.network.delete", deletion, b"Cnm-Request-Id: bare-" + made["id"].encode())
+                    _, reply = client.ask(
+                        b"cnm.v1.network.delete", deletion, b"Cnm-Request-Id: bare-" + made["id"].encode()
+                    )
                     assert json.loads(reply) == {}
-                    _, reply = client.ask(b"cnm.v1.network.delete", deletion, b"Cnm-Request-Id: bare-" + made["id"].encode())
+                    _, reply = client.ask(
+                        b"cnm.v1.network.delete", deletion, b"Cnm-Request-Id: bare-" + made["id"].encode()
+                    )
                     assert json.loads(reply) == {}
                 headers, reply = client.ask(b"cnm.v1.network.get", b"[1, 2")
                 assert b"Nats-Service-Error-Code: 400" in headers

@@ -1,4 +1,4 @@
-"""Sandboxes in the kernel and on disk: names, addresses, gateways, files, adopted and shared namespaces (API 3, 12)."""
+"""Sandboxes in the kernel and on disk: names, addresses, gateways, files, adopted namespaces (API 3, 11 and 12)."""
 
 import contextlib
 import os
@@ -180,7 +180,11 @@ def test_internal_networks_lead_nowhere(api, make):
 
 def test_hosts_and_resolv_conf_follow_the_sandbox(api, make):
     network = make.network(enable_ipv6=True)
-    extra = [{"name": "db.local", "ip": "10.0.0.5"}, {"name": "six", "ip": "fd00::5"}, {"name": "host", "ip": "host-gateway"}]
+    extra = [
+        {"name": "db.local", "ip": "10.0.0.5"},
+        {"name": "six", "ip": "fd00::5"},
+        {"name": "host", "ip": "host-gateway"},
+    ]
     box = make.sandbox(hostname="web", domainname="corp.example", extra_hosts=extra, dns={"search": ["one.example"]})
     before = hosts(api, box)
     assert ("10.0.0.5", "db.local") in before
@@ -265,7 +269,9 @@ def test_network_none_cannot_be_combined(api, make):
     other = make.sandbox(on=[network])
     api.refused("sandbox.connect", {"sandbox": other["id"], "network": "none"}, "forbidden", "none")
     api.refused(
-        "sandbox.connect", {"sandbox": make.sandbox()["id"], "network": "none", "ipv4_address": "10.0.0.1"}, "forbidden"
+        "sandbox.connect",
+        {"sandbox": make.sandbox()["id"], "network": "none", "ipv4_address": "10.0.0.1"},
+        "forbidden",
     )
 
 
@@ -280,7 +286,11 @@ def test_sysctls_are_set_in_the_sandbox(api, make):
         api.refused("sandbox.create", body, "unsupported", "nonesuch")
         body = {"name": api.name(), "sysctls": {"net.ipv4.ip_unprivileged_port_start": "many"}}
         api.refused("sandbox.create", body, "invalid", "net.ipv4.ip_unprivileged_port_start")
-        body = {"sandbox": make.sandbox()["id"], "network": network["id"], "sysctls": {"net.ipv4.conf.IFNAME.nonesuch": "1"}}
+        body = {
+            "sandbox": make.sandbox()["id"],
+            "network": network["id"],
+            "sysctls": {"net.ipv4.conf.IFNAME.nonesuch": "1"},
+        }
         api.refused("sandbox.connect", body, "unsupported", "nonesuch")
         make._undo.pop()
         api.ask("sandbox.delete", {"sandbox": body["sandbox"]})

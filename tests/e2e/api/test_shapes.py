@@ -74,7 +74,8 @@ NETWORK = {
 ENDPOINT = {
     "id": an_id, "name": str, "network": an_id, "sandbox": Nullable(an_id), "node": Nullable(str),
     "ipv4_address": Nullable(an_interface), "ipv6_address": Nullable(an_interface), "mac_address": a_mac,
-    "ifname": Nullable(str), "ready": bool, "gateway_ipv4": Nullable(an_address), "gateway_ipv6": Nullable(an_address),
+    "ifname": Nullable(str), "ready": bool,
+    "gateway_ipv4": Nullable(an_address), "gateway_ipv6": Nullable(an_address),
     "aliases": [str], "dns_names": [str], "state": str, "driver_info": {"host_ifname": Nullable(str)},
     "labels": texts, "revision": int,
 }  # fmt: skip
@@ -164,10 +165,11 @@ def test_a_network_is_shown_as_the_contract_says(api, make, network):
     check(ENDPOINT, endpoint)
     assert endpoint["ipv4_address"] == "172.28.5.0/16"  # a range's first address is usable
     assert endpoint["ipv6_address"] == "fd00:28::2/64"
-    assert {key: endpoint[key] for key in ("sandbox", "node", "ifname", "gateway_ipv4", "state", "aliases", "ready")} == {
+    unjoined = {
         "sandbox": None, "node": None, "ifname": None, "gateway_ipv4": None, "state": "created",
         "aliases": ["a", "b"], "ready": True,
     }  # fmt: skip
+    assert {key: endpoint[key] for key in unjoined} == unjoined
     assert endpoint["dns_names"] == [endpoint["name"], "a", "b"]
     assert endpoint["driver_info"] == {"host_ifname": None}
 
@@ -191,7 +193,7 @@ def test_a_sandbox_and_its_endpoints_are_shown_as_the_contract_says(api, make, n
     box = make.sandbox(ports=[{"container_port": 80}, {"container_port": 53, "protocol": "udp"}], **fields)
     check(SANDBOX, box)
     assert {key: box[key] for key in fields} == fields
-    assert box["node"] == "n1"
+    assert box["node"] == api.node
     assert box["netns"] is None
     assert box["ports"] == []
     assert box["endpoints"] == []
@@ -204,7 +206,7 @@ def test_a_sandbox_and_its_endpoints_are_shown_as_the_contract_says(api, make, n
     assert endpoint["name"] == box["name"]
     assert endpoint["mac_address"] == "02:ab:cd:ef:00:01"
     assert endpoint["state"] == "joined"
-    assert endpoint["node"] == "n1"
+    assert endpoint["node"] == api.node
     assert endpoint["ifname"] == "eth0"
     assert endpoint["sandbox"] == box["id"]
     assert endpoint["network"] == network["id"]
@@ -220,7 +222,9 @@ def test_a_sandbox_and_its_endpoints_are_shown_as_the_contract_says(api, make, n
     assert api.ask("endpoint.get", {"endpoint": endpoint["id"]}) == endpoint
     assert endpoint in api.ask("endpoint.list", {"network": network["name"]})["endpoints"]
     assert shown in api.ask("sandbox.list")["sandboxes"]
-    bound = {(each["container_port"], each["protocol"], each["host_ip"], each["container_ip"]) for each in shown["ports"]}
+    bound = {
+        (each["container_port"], each["protocol"], each["host_ip"], each["container_ip"]) for each in shown["ports"]
+    }
     assert bound == {
         (80, "tcp", "0.0.0.0", "172.28.5.0"),
         (80, "tcp", "::", "fd00:28::2"),
@@ -254,10 +258,9 @@ def test_revisions_grow_with_each_change(api, make):
     network, other = make.network(), make.network()
     box = make.sandbox()
     endpoint = make.endpoint(network)
-    seen = [endpoint["revision"]]
     join = {"network": network["id"], "endpoint": endpoint["id"], "sandbox": box["id"]}
-    for verb in ("endpoint.join", "endpoint.leave", "endpoint.join"):
-        seen.append(api.ask(verb, join)["revision"])
+    verbs = ("endpoint.join", "endpoint.leave", "endpoint.join")
+    seen = [endpoint["revision"], *(api.ask(verb, join)["revision"] for verb in verbs)]
     assert seen == sorted(set(seen)), seen
     assert api.ask("endpoint.get", {"endpoint": endpoint["id"]})["revision"] == seen[-1]
     before = api.ask("sandbox.get", {"sandbox": box["id"]})["revision"]
@@ -309,14 +312,14 @@ def test_ipam_replies_as_the_contract_says(api, make):
 def test_nodes_and_the_system_are_shown_as_the_contract_says(api, make):
     (node,) = api.ask("node.list")["nodes"]
     check(NODE, node)
-    assert node["name"] == "n1"
+    assert node["name"] == api.node
     assert node["state"] == "ready"
     assert isinstance(node["kernel"]["ipvs"], bool)
     assert isinstance(node["kernel"]["vxlan"], bool)
     names = {worker["name"] for worker in node["workers"]}
     assert {"cnm-sandbox", "cnm-driver-bridge", "cnm-port-mapper", "cnm-resolver"} <= names
     make.sandbox(on=[make.network()])
-    shown = api.ask("node.get", {"node": "n1"})
+    shown = api.ask("node.get", {"node": api.node})
     assert shown["sandboxes"] == node["sandboxes"] + 1
     assert shown["endpoints"] == node["endpoints"] + 1
     assert api.ask("system.info")["version"]

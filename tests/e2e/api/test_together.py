@@ -53,7 +53,12 @@ def test_of_equal_requests_exactly_one_wins(api, make, times):
     name = api.name("same")
     for verb, body, code, undo in (
         ("network.create", {"name": name}, "conflict", "network.delete"),
-        ("network.create", {"name": name, "ipam": {"pools": [{"subnet": "10.99.0.0/24"}]}}, "conflict", "network.delete"),
+        (
+            "network.create",
+            {"name": name, "ipam": {"pools": [{"subnet": "10.99.0.0/24"}]}},
+            "conflict",
+            "network.delete",
+        ),
         ("sandbox.create", {"name": name}, "conflict", "sandbox.delete"),
         ("endpoint.create", {"network": network["id"], "name": name}, "conflict", "endpoint.delete"),
         ("sandbox.connect", {"sandbox": box["id"], "network": network["id"]}, "conflict", "endpoint.delete"),

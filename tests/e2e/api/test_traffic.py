@@ -40,7 +40,8 @@ DNS = """
 import socket, struct, sys
 name, kind, protocol = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 query = struct.pack('>6H', 7, 0x100, 1, 0, 0, 0)
-query += b''.join(bytes([len(l)]) + l.encode() for l in name.rstrip('.').split('.')) + b'\\0' + struct.pack('>2H', kind, 1)
+query += b''.join(bytes([len(l)]) + l.encode() for l in name.rstrip('.').split('.'))
+query += b'\\0' + struct.pack('>2H', kind, 1)
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if protocol == 'udp' else socket.SOCK_STREAM)
 s.settimeout(5); s.connect(('127.0.0.11', 53))
 if protocol == 'tcp':
@@ -155,9 +156,11 @@ def test_sandboxes_of_a_network_reach_one_another_by_every_name(api, make, traff
 def test_the_files_of_a_sandbox_make_names_work_in_a_process(api, make):
     network = make.network()
     one, two = make.sandbox(on=[network]), make.sandbox(on=[network])
-    binds = f"mount --bind {api.path(one['resolv_conf_path'])} /etc/resolv.conf; mount --bind {api.path(one['hosts_path'])} /etc/hosts"
+    files = {"/etc/resolv.conf": one["resolv_conf_path"], "/etc/hosts": one["hosts_path"]}
+    binds = "; ".join(f"mount --bind {api.path(source)} {target}" for target, source in files.items())
     path = api.path(one["key"])
-    script = f"{binds}; python3 -c \"import socket; print(socket.gethostbyname('{two['name']}'), socket.gethostbyname('{one['name']}'))\""
+    look_up = f"import socket; print(*map(socket.gethostbyname, {[two['name'], one['name']]}))"
+    script = f'{binds}; python3 -c "{look_up}"'
     done = subprocess.run(
         ["nsenter", f"--net={path}", "unshare", "-m", "bash", "-c", script],
         capture_output=True, text=True, check=False, timeout=20,
@@ -181,7 +184,9 @@ def test_a_published_port_answers_from_everywhere_at_once(api, make, traffic, ti
         gateway = network["ipam"]["pools"][0]["gateway"]
         assert (traffic.fetch(gateway, 18500, other, kind=kind) or "").startswith("box "), "hairpin"
         elsewhere = make.sandbox(on=[make.network()])
-        assert (traffic.fetch("198.51.100.7", 18500, elsewhere, kind=kind) or "").startswith("box "), "another network"
+        assert (traffic.fetch("198.51.100.7", 18500, elsewhere, kind=kind) or "").startswith("box "), (
+            "another network"
+        )
         assert (traffic.fetch("198.51.100.7", 18500, box, kind=kind) or "").startswith("box "), "itself"
         api.ask("sandbox.disconnect", {"sandbox": box["id"], "network": network["id"]})
         for host in ("127.0.0.1", "::1", "198.51.100.7"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnm.bus import Call, set_current_call
-from cnm.errors import CnmError, Conflict, Internal, NotFound, Unavailable
+from cnm.errors import CnmError, Conflict, Internal, NotFound, Timeout
 from cnm.messages.bridge import EnsureBridge, PlugEndpoint, RemoveBridge, UnplugEndpoint
 from cnm.messages.ipam import AllocateAddresses, AllocatePools, ReleaseOwned
 from cnm.messages.names import ForgetSandbox, UpdateNames
@@ -339,7 +339,7 @@ async def test_while_a_change_is_stuck_others_are_told_what_they_wait_for(stage:
         await stage.connect()
     set_current_call(Call(request_id="r", trace_id="t", deadline=time.monotonic() + 0.1))
 
-    with pytest.raises(Unavailable, match="another change of sandbox:"):
+    with pytest.raises(Timeout, match="another change of sandbox:"):
         await stage.connect()
 
 
