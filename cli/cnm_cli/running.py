@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -26,6 +27,8 @@ from cnm_cli.settings import from_environment
 DELETE_PATIENCE_S = 15.0
 """So long we try to delete the sandbox ourselves before we leave it to the reaper."""
 PR_SET_PDEATHSIG = 1  # prctl(2)
+ENTERED = "entered"
+"""What the child reports, with its mount namespace, before it becomes the command."""
 
 LEFT_ALONE = {
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE),
@@ -122,36 +125,35 @@ class Running:
                 raise Interrupted(number)
 
     def _run_command(self, entrance: Entrance, watcher: reaper.Reaper) -> int:
-        reading, writing = os.pipe()
+        ours, its = reaper.make_line()
         parent = os.getpid()
         child = os.fork()
         if child == 0:
-            os.close(reading)
-            self._become(entrance, parent, writing)
-        os.close(writing)
-        with open(reading) as report:  # noqa: PTH123  # a descriptor; it closes when the command begins
-            mounts, failure, message = (*report.read().split("\0"), "", "", "")[:3]
-        if mounts:
-            watcher.tell("mounts", mounts)
+            ours.close()
+            self._become(entrance, parent, its)
+        its.close()
+        mounts, failure = _read_report(ours)
+        if mounts is not None:
+            watcher.tell("mounts", descriptor=mounts)
         status = self._wait(child)
-        if mounts:
+        if mounts is not None:
             reaper.kill_all_in(mounts)
-        if failure:
+            os.close(mounts)
+        if failure is not None:
+            status, message = failure
             print(f"cnm: {message}", file=sys.stderr)
-            return int(failure)
         return status
 
-    def _become(self, entrance: Entrance, parent: int, report: int) -> NoReturn:
+    def _become(self, entrance: Entrance, parent: int, report: socket.socket) -> NoReturn:
         try:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it died before we asked to die with it
                 os._exit(FAILED)
             enter(entrance)
-            os.write(report, f"{reaper.mounts_of('self')}".encode())
+            reaper.send(report, ENTERED, descriptor=os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
             execute(self._command, defaults=sorted(self._signals), mask=sorted(self._mask))
         except (CnmError, OSError) as error:
-            text = f"\0{status_of(error)}\0{explain(error, self._command)}"
-            os.write(report, text.encode(errors="replace"))
+            reaper.send(report, f"{status_of(error)} {explain(error, self._command)}")
         finally:
             os._exit(FAILED)
 
@@ -166,3 +168,19 @@ class Running:
             # A positive code is the kernel's own: the terminal has sent it to the whole group.
             if arrived.si_signo != signal.SIGCHLD and arrived.si_code <= 0:
                 os.kill(child, arrived.si_signo)
+
+
+def _read_report(line: socket.socket) -> tuple[int | None, tuple[int, str] | None]:
+    """Wait until the command has begun, or could not; returns its mount namespace and why it did not begin."""
+    mounts: int | None = None
+    failure: tuple[int, str] | None = None
+    with line:
+        while True:
+            text, descriptor = reaper.receive(line)
+            if not text:  # it closed when the command began
+                return mounts, failure
+            if text == ENTERED:
+                mounts = descriptor
+            else:
+                status, _, message = text.partition(" ")
+                failure = int(status), message

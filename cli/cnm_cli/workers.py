@@ -27,7 +27,10 @@ SERVING = (
     Worker("cnm-resolver", "cnm_resolver"),
 )
 ASKING = (Worker("cnm-controller", "cnm_controller"),)
-"""Who asks the others; it starts after them, and so is drained while they still answer."""
+"""Who asks the others, and so is drained while they still answer.
+
+All start together, for each waits for the others: no worker is a gate.
+"""
 
 WORKERS = (*ASKING, *SERVING)
 
@@ -56,7 +59,7 @@ def worker_environment(
 def worker_stages(
     settings: Settings, *, nats_url: str, redis_url: str, readiness: Readiness, to_terminal: bool
 ) -> list[list[Program]]:
-    """Prepare all workers in the order they start."""
+    """Prepare all workers; they start at once, and stop in the reverse order of the stages."""
     return [
         [
             Program(

@@ -40,7 +40,9 @@ for process in Path("/proc").glob("[0-9]*"):
     except OSError:
         pass
 """
-CONTROLLING = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+CONTROLLING = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+)
 
 
 def wait_until(condition, *, patience_s=PATIENCE_S):
@@ -268,6 +270,17 @@ def own_installation(tmp_path):
     """An installation that a test may break."""
     with installed(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def stopped_installation(tmp_path):
+    """An installation that nobody has started; whatever a test made of it goes."""
+    made = Installation(tmp_path)
+    try:
+        yield made
+    finally:
+        made.cnm("down", "--all")
+        made.close()
 
 
 @pytest.fixture(name="wait_until")

@@ -220,10 +220,16 @@ def _interface(pool: AddressPool, address: Address) -> Interface:
 
 
 def routes(pools: Pools, predefined: Predefined) -> tuple[Route, ...]:
-    """Return which function answers which command; what an owner makes idempotent needs no kept reply."""
+    """Return which function answers which command; what an owner makes idempotent needs no kept reply.
 
-    def route(command: type[Command[Any]], handler: Callable[..., Awaitable[Any]], *, once: bool = False) -> Route:
-        return Route(command=command, handler=handler, once=once)
+    What an owner asks for goes in order: a release never overtakes the request, given up by then, that it undoes.
+    """
+
+    def route(command: type[Command[Any]], handler: Callable[..., Awaitable[Any]], **more: Any) -> Route:
+        return Route(command=command, handler=handler, **more)
+
+    def owner(command: AllocatePools | AllocateAddresses | ReleaseOwned) -> str:
+        return command.owner
 
     return (
         route(ListSpaces, partial(list_spaces, pools=pools)),
@@ -234,7 +240,7 @@ def routes(pools: Pools, predefined: Predefined) -> tuple[Route, ...]:
         route(CountPools, partial(count_pools, pools=pools)),
         route(RequestAddress, partial(request_address, pools=pools), once=True),
         route(ReleaseAddress, partial(release_address, pools=pools), once=True),
-        route(AllocatePools, partial(allocate_pools, pools=pools, predefined=predefined)),
-        route(AllocateAddresses, partial(allocate_addresses, pools=pools)),
-        route(ReleaseOwned, partial(release_owned, pools=pools)),
+        route(AllocatePools, partial(allocate_pools, pools=pools, predefined=predefined), order_by=owner),
+        route(AllocateAddresses, partial(allocate_addresses, pools=pools), order_by=owner),
+        route(ReleaseOwned, partial(release_owned, pools=pools), order_by=owner),
     )

@@ -1,5 +1,6 @@
 """Pools in Redis: the adapter around redis-py. Every change is one run of the script, atomic, with its events."""
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -272,12 +273,18 @@ class RedisPools:
             {"time": self.now(), "node": None, "trace_id": trace_id, "request_id": request_id}
         )[1:-1]
         asked = {**ask, "seed": self.new_id(), "rest_ms": round(self.rest_s * 1000)}
-        arguments = (1, KEY_PREFIX, verb, msgspec.json.encode(asked), envelope)
+        work = asyncio.ensure_future(self._evaluate(1, KEY_PREFIX, verb, msgspec.json.encode(asked), envelope))
         try:
-            answer = await _translated(_awaitable(self.redis.evalsha(_SCRIPT_SHA, *arguments)))
+            return decode_trusted(_Answer, await asyncio.shield(work))
+        except asyncio.CancelledError:
+            await asyncio.wait([work])  # the server may carry it out yet: whoever undoes it must come after
+            raise
+
+    async def _evaluate(self, *arguments: Any) -> Any:
+        try:
+            return await _translated(_awaitable(self.redis.evalsha(_SCRIPT_SHA, *arguments)))
         except NoScriptError:
-            answer = await _translated(_awaitable(self.redis.eval(SCRIPT, *arguments)))
-        return decode_trusted(_Answer, answer)
+            return await _translated(_awaitable(self.redis.eval(SCRIPT, *arguments)))
 
     def _call_ids(self) -> tuple[str, str]:
         call = current_call()

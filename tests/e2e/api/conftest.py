@@ -244,7 +244,7 @@ def wait_for(condition, *, patience_s=PATIENCE_S):
 
 @pytest.fixture(scope="module")
 def api(installation):
-    told = json.loads((Path(installation.env["CNM_RUN_DIR"]) / "cnm.json").read_text())
+    told = json.loads(Path(f"{installation.inside}{installation.env['CNM_RUN_DIR']}/cnm.json").read_text())
     made = Api(told["nats_url"], pid=told["pid"], node=told["node"])
     yield made
     made.close()

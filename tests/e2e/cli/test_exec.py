@@ -18,7 +18,9 @@ def test_exit_status_is_the_commands(installation, box, script, status):
 
 
 def test_command_sees_what_the_sandbox_has(installation, box):
-    done = installation.cnm("exec", box, "--", "sh", "-c", "hostname; cat /etc/resolv.conf; ls /sys/class/net", check=True)
+    done = installation.cnm(
+        "exec", box, "--", "sh", "-c", "hostname; cat /etc/resolv.conf; ls /sys/class/net", check=True
+    )
     lines = done.stdout.splitlines()
     assert lines[0] == "boxed"
     assert "nameserver 127.0.0.11" in lines

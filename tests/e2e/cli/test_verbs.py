@@ -25,7 +25,9 @@ def test_network_from_create_to_rm(installation):
 def test_connect_and_disconnect(installation):
     installation.cnm("network", "create", "--subnet", "10.81.0.0/24", "joined", check=True)
     installation.cnm("sandbox", "create", "joiner", check=True)
-    done = installation.cnm("network", "connect", "--ip", "10.81.0.9", "--alias", "al", "joined", "joiner", check=True)
+    done = installation.cnm(
+        "network", "connect", "--ip", "10.81.0.9", "--alias", "al", "joined", "joiner", check=True
+    )
     assert done.stdout == ""
     endpoints = json.loads(installation.cnm("endpoint", "ls", "joined", "-o", "json", check=True).stdout)["endpoints"]
     assert [(each["ipv4_address"], each["aliases"]) for each in endpoints] == [("10.81.0.9/24", ["al"])]
