@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def print_all(client: Client) -> None:
         async with listening(client) as spans:
+            print("waiting for requests", file=sys.stderr, flush=True)
             while client.connection.is_connected:
                 for trace in spans.take_finished():
                     if not args.all and is_routine([span.name for span in trace]):
@@ -55,8 +56,6 @@ def run(args: argparse.Namespace) -> int:
         if not printing.cancelled():
             printing.result()
 
-    if args.output != "json":
-        print("waiting for requests", file=sys.stderr)
     with_client(until_told)
     return 0
 

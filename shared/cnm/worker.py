@@ -160,9 +160,10 @@ async def reporting(
 
     async def keep_beating() -> None:
         while True:
-            await beat(leaving=False)
             await asyncio.sleep(HEARTBEAT_PERIOD_S)
+            await beat(leaving=False)
 
+    await beat(leaving=False)  # a worker that answers is one that the controller knows
     task = worker.tasks.create_task(keep_beating())
     try:
         yield

@@ -29,7 +29,6 @@ from pathlib import Path
 from cnm_cli import stage
 
 stage.leave_the_machine()
-stage.make_lan(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.read()  # until the tests end, in whatever way
 ours = os.readlink("/proc/self/ns/mnt")
@@ -55,11 +54,11 @@ def wait_until(condition, *, patience_s=PATIENCE_S):
 
 
 class Installation:
-    """`cnm up` in a network and a mount namespace of its own, a LAN with another machine beside it.
+    """`cnm up` in a network and a mount namespace of its own.
 
-    ``namespace`` and ``lan`` are paths of the network namespaces; ``inside`` is where this process finds the
-    installation's files, its namespaces among them; ``env`` is what every command of it is given; ``url`` is where
-    its NATS listens, in its namespace.
+    ``namespace`` is the path of that network namespace; ``inside`` is where this process finds the installation's
+    files, its namespaces among them; ``env`` is what every command of it is given; ``url`` is where its NATS listens,
+    in its namespace.
     """
 
     url = URL
@@ -75,17 +74,15 @@ class Installation:
             "CNM_RUN_DIR": str(self.run_dir),
             "CNM_STATE_DIR": str(folder / "state"),
             "CNM_NODE": "n1",
-            "CNM_NODE_ADDRESS": self.node_address,
+            "CNM_NODE_ADDRESS": self.node_address,  # it has it while there is a LAN
             **settings,
         }
-        lan = folder / "lan"
         self._holder = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(lan)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._holder.stdout.readline() == "ready\n"
         self.inside = f"/proc/{self._holder.pid}/root"
         self.namespace = f"/proc/{self._holder.pid}/ns/net"
-        self.lan = f"{self.inside}{lan}"
         self._up = None
         self._asking = None
 
@@ -194,6 +191,21 @@ class Installation:
         assert not check or done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
         return done.stdout if check else done
 
+    @contextmanager
+    def lan(self):
+        """Have another machine beside the node, at ``lan_address``; gives the path of its network namespace."""
+        place = self.folder / "lan"
+        self._stage(f"stage.make_lan(Path({str(place)!r}))")
+        try:
+            yield f"{self.inside}{place}"
+        finally:
+            self._stage(f"stage.remove_lan(Path({str(place)!r}))")
+            wait_until(lambda: "uplink0" not in self.sh("ip link"))
+
+    def _stage(self, line):
+        script = f"from pathlib import Path\nfrom cnm_cli import stage\n{line}"
+        subprocess.run(self.entering(sys.executable, "-c", script), check=True, timeout=30)
+
     def sandboxes(self):
         """Return the names of all sandboxes."""
         return {sandbox["name"] for sandbox in self.ask("sandbox.list")[0]["sandboxes"]}
@@ -266,9 +278,23 @@ def installation(tmp_path_factory, whole_machine):
 
 
 @pytest.fixture
+def lan(installation):
+    """Another machine beside the shared installation's node: the path of its network namespace."""
+    with installation.lan() as path:
+        yield path
+
+
+@pytest.fixture
 def own_installation(tmp_path):
     """An installation that a test may break."""
     with installed(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def traced_installation(tmp_path):
+    """An installation whose workers tell of their spans."""
+    with installed(tmp_path, OTEL_TRACES_EXPORTER="nats") as made:
         yield made
 
 

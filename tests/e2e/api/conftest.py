@@ -180,23 +180,23 @@ class Api:
 
         subscription = self.run(begin())
         try:
+            self._pass_marker(found)
+            found.clear()
             yield found
-            # Events leave in the order of their commits: once the marker's is here, so are all before it.
-            space = self.name("marker")
-            made = self.ask("ipam.pool.request", {"space": space, "pool": "192.0.2.0/24"})
-            self.ask("ipam.pool.release", {"pool_id": made["pool_id"]})
-            marked = self.ask("endpoint.create", {"network": "none", "name": space})
-            self.ask("endpoint.delete", {"network": "none", "endpoint": space})
-            ours = {marked["id"], made["pool_id"]}
-            wait_for(lambda: sum(event.body["object"].get("id", event.body["object"].get("pool_id")) in ours
-                                 for event in list(found)) == 4)  # fmt: skip
-            found[:] = [
-                event
-                for event in found
-                if event.body["object"].get("id", event.body["object"].get("pool_id")) not in ours
-            ]
+            ours = self._pass_marker(found)
+            found[:] = [event for event in found if event.thing not in ours]
         finally:
             self.run(subscription.unsubscribe())
+
+    def _pass_marker(self, found):
+        """Make changes of IPAM and of the controller, and wait for their events: those before them are here then."""
+        name = self.name("marker")
+        pool = self.ask("ipam.pool.request", {"space": name, "pool": "192.0.2.0/24"})["pool_id"]
+        self.ask("ipam.pool.release", {"pool_id": pool})
+        endpoint = self.ask("endpoint.create", {"network": "none", "name": name})["id"]
+        self.ask("endpoint.delete", {"network": "none", "endpoint": name})
+        wait_for(lambda: sum(event.thing in (pool, endpoint) for event in list(found)) == 4)
+        return pool, endpoint
 
 
 class Event:
@@ -206,6 +206,7 @@ class Event:
         self.subject = message.subject
         self.body = json.loads(message.data)
         self.message_id = (message.headers or {}).get("Nats-Msg-Id")
+        self.thing = self.body["object"].get("id", self.body["object"].get("pool_id"))
         parts = message.subject.split(".", 5)
         self.what, self.about = f"{parts[3]}.{parts[4]}", parts[5]
 

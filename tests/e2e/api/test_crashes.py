@@ -77,9 +77,8 @@ def consistent(api):
     joined = {each["id"] for each in endpoints.values() if each["driver_info"]["host_ifname"]}
     if veths != joined:
         wrong.append(f"links: stray {veths - joined}, missing {joined - veths}")
-    stray = [
-        each["ifname"] for each in api.ip("link show type veth") if not each.get("ifalias", "").startswith("cnm:")
-    ]
+    ends = [each for each in api.ip("link show type veth") if each["ifname"].startswith("veth")]
+    stray = [each["ifname"] for each in ends if not each.get("ifalias", "").startswith("cnm:")]
     if stray:
         wrong.append(f"unmarked links {stray}")
     bridges = {each["ifname"] for each in api.ip("link show type bridge")}

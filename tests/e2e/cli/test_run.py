@@ -84,7 +84,7 @@ def test_command_reads_and_writes_what_is_ours(installation):
     assert (done.stdout, done.stderr) == ("text", "complaint\n")
 
 
-def test_command_has_network_and_files_of_its_own(installation):
+def test_command_has_network_and_files_of_its_own(installation, lan):
     before = {name: Path(name).read_bytes() for name in ("/etc/hosts", "/etc/resolv.conf")}
     words = ("--name", "c1", "--hostname", "host1", "--add-host", "db.local:10.0.0.5", "--dns-search", "corp.example")
     script = "hostname; ls /sys/class/net; cat /etc/resolv.conf /etc/hosts; ip -4 -o addr show eth0"
@@ -123,16 +123,16 @@ def test_resolv_conf_that_is_a_link_is_covered_too(installation, tmp_path):
     assert (tmp_path / "resolve" / "stub.conf").read_text() == "nameserver 192.0.2.53\n"
 
 
-def test_host_network_is_the_nodes_own(installation):
+def test_host_network_is_the_nodes_own(installation, lan):
     done = installation.cnm("run", "--network", "host", "--", "ip", "-o", "link", "show", "uplink0")
     assert (done.returncode, "uplink0" in done.stdout) == (0, True), done.stderr
 
 
-def test_published_port_is_reached_from_the_lan_while_the_command_runs(installation, wait_until):
+def test_published_port_is_reached_from_the_lan_while_the_command_runs(installation, lan, wait_until):
     script = "import http.server as h; h.HTTPServer(('', 8000), h.SimpleHTTPRequestHandler).handle_request()"
     with installation.running("run", "-p", "8085:8000", "--", "python3", "-c", script) as process:
         fetch = f"curl -s -o /dev/null -w '%{{http_code}}' http://{installation.node_address}:8085/"
-        answered = wait_until(lambda: installation.sh(fetch, at=installation.lan, check=False).stdout == "200")
+        answered = wait_until(lambda: installation.sh(fetch, at=lan, check=False).stdout == "200")
         assert answered
         assert process.wait(10) == 0
 

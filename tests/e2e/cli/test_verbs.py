@@ -133,6 +133,17 @@ def test_events_go_on_after_nats_came_back(own_installation):
         assert process.wait(10) == 0
 
 
+def test_trace_shows_a_request_through_the_workers(traced_installation):
+    with traced_installation.running("trace", "-o", "json") as process:
+        assert process.stderr.readline() == "waiting for requests\n"
+        traced_installation.cnm("network", "create", "traced", check=True)
+        spans = json.loads(process.stdout.readline())
+        assert {"cnm-controller", "cnm-ipam", "cnm-driver-bridge"} <= {span["service"] for span in spans}
+        assert any("ip link add br-" in span["attributes"].get("steps", "") for span in spans)
+        process.terminate()
+        assert process.wait(10) == 0
+
+
 def _read_until(lines, id):
     """Read events until one about a network is made."""
     for line in lines:
