@@ -1,4 +1,4 @@
-"""Decides what it takes to put an endpoint into a sandbox, to take it out, and to undo either.
+"""Decides what it takes to put an endpoint into a sandbox, to take it out, a network onto nodes, and to undo each.
 
 Pure: from the sandbox and its endpoints before and after come the steps for the node's workers.
 """
@@ -7,17 +7,19 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from cnm.errors import Conflict, Forbidden
-from cnm.messages.bridge import PlugEndpoint, UnplugEndpoint
+from cnm.messages.bridge import EnsureBridge, PlugEndpoint, RemoveBridge, UnplugEndpoint
 from cnm.messages.message import Command
-from cnm.messages.names import UpdateNames
+from cnm.messages.names import ForgetZone, UpdateNames
 from cnm.messages.namespace import EnsureSandbox, RouteSandbox
 from cnm.messages.ports import PublishPorts, UnpublishPorts
 from cnm_controller.documents import NetworkBody, SandboxBody
 from cnm_controller.options import parse_bridge
+from cnm_controller.ports import NodeState
 from cnm_controller.sagas import Step
 from cnm_controller.specs import (
     Joined,
     attachment,
+    bridge_network,
     leading_out,
     publish,
     record,
@@ -175,3 +177,27 @@ def _port_commands(
 
 def _on(sandbox: SandboxBody, commands: Iterable[Command[Any]]) -> tuple[Step, ...]:
     return tuple(Step(command=command, node=sandbox.node) for command in commands)
+
+
+def ensure_on(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:
+    """Return the steps that make a network stand on nodes."""
+    return [
+        step
+        for node in nodes
+        for step in (
+            Step(command=EnsureBridge(network=bridge_network(network)), node=node.name),
+            Step(command=UpdateNames(zones=[zone(network)]), node=node.name),
+        )
+    ]
+
+
+def remove_from(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:
+    """Return the steps that remove a network from nodes."""
+    return [
+        step
+        for node in nodes
+        for step in (
+            Step(command=RemoveBridge(network=bridge_network(network)), node=node.name),
+            Step(command=ForgetZone(network_id=network.id), node=node.name),
+        )
+    ]

@@ -1,7 +1,7 @@
 """What the handlers of the controller work with."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -34,9 +34,9 @@ class Controller:
     now: Callable[[], datetime] = _now
     new_id: Callable[[], str] = _new_id
 
-    async def ready_nodes(self) -> list[NodeState]:
-        """Return the nodes whose sandbox worker and bridge driver are alive."""
-        return [node for node in await self.nodes.every() if is_ready(node, self.now())]
+    def bridging(self, nodes: Sequence[NodeState]) -> list[NodeState]:
+        """Return those of some nodes whose bridge driver is alive."""
+        return [node for node in nodes if "cnm-driver-bridge" in alive(node, self.now())]
 
     async def node_for(self, name: str | None) -> NodeState:
         """Choose the node for a sandbox: the one named, else the first that is ready.

@@ -1,6 +1,7 @@
 """Makes endpoints and puts them into sandboxes: one saga, one parallel round."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -10,13 +11,15 @@ from cnm.messages.endpoint import CreateEndpoint, Endpoint, JoinEndpoint
 from cnm.messages.ipam import AllocateAddresses, AllocatedAddresses, ReleaseOwned
 from cnm.messages.ports import PublishedPorts
 from cnm.messages.sandbox import ConnectSandbox, PortBinding
-from cnm.store import Changes, Claims
+from cnm.store import Changes, Claims, Document
 from cnm_controller.attach import (
     UNBOUND,
     attach_steps,
     check_attach,
     choose_ifname,
+    ensure_on,
     gateway_moved,
+    remove_from,
     undo_attach,
     undo_route,
 )
@@ -27,7 +30,8 @@ from cnm_controller.events import event, port_events
 from cnm_controller.ledger import Read
 from cnm_controller.options import ENDPOINT_IFNAME
 from cnm_controller.pools import with_pools
-from cnm_controller.sagas import Saga, Step, until_fresh
+from cnm_controller.ports import NodeState
+from cnm_controller.sagas import Rounds, Saga, Step, until_fresh
 from cnm_controller.specs import Joined, publish
 from cnm_controller.views import endpoint_view
 
@@ -42,16 +46,18 @@ async def create(command: CreateEndpoint, *, controller: Controller) -> Endpoint
     """
 
     async def attempt() -> Endpoint:
-        on = await _ready_network(controller, await controller.ledger.network(command.network))
+        on = await controller.ledger.network(command.network)
+        ground = await _Ground.of(on, controller)
         endpoint = decide_endpoint(command, on.body, id=controller.new_id(), name=command.name, now=controller.now())
-        claims = _claims_of_new(endpoint, on)
-        undo = ([Step(command=ReleaseOwned(owner=endpoint.id))],)
+        claims = _claims_of_new(endpoint, ground)
+        undo = (*ground.undo(controller), [Step(command=ReleaseOwned(owner=endpoint.id))])
         label = f"endpoint {endpoint.name!r} on network {on.body.name!r}"
         async with controller.sagas.begin("endpoint.create", claims, undo, label=label) as saga:
-            endpoint = await _allocate(saga, endpoint, on.body, command)
-            shown = endpoint_view(endpoint, on.body, 1)
-            changes = Changes(puts=(endpoint.document(),), events=(event("endpoint", "created", endpoint.id, shown),))
-            await saga.commit(changes)
+            network = await ground.prepare(saga, controller)
+            endpoint = await _allocate(saga, endpoint, network, command)
+            shown = endpoint_view(endpoint, network, 1)
+            puts = (*ground.documents(network), endpoint.document())
+            await saga.commit(Changes(puts=puts, events=(event("endpoint", "created", endpoint.id, shown),)))
         return shown
 
     return await until_fresh(attempt)
@@ -69,22 +75,25 @@ async def connect(command: ConnectSandbox, *, controller: Controller) -> Endpoin
 
     async def attempt() -> Endpoint:
         home, on = await controller.ledger.sandbox_and_network(command.sandbox, command.network)
-        on = await _ready_network(controller, on)
+        ground = await _Ground.of(on, controller)
         before = await controller.ledger.joined(home, {on.body.id: on.body})
         check_attach(home.body, on.body, before)
         endpoint = decide_endpoint(
             command, on.body, id=controller.new_id(), name=command.name or home.body.name, now=controller.now()
         )
         endpoint = _settled(endpoint, home.body, on.body, before, command.ifname, command.gw_priority)
-        claims = _claims_of_new(endpoint, on, home)
+        claims = _claims_of_new(endpoint, ground, home)
         undo = (
+            *ground.undo(controller),
             [Step(command=ReleaseOwned(owner=endpoint.id)), *undo_route(home.body, before)],
             undo_attach(home.body, before, endpoint.id),
         )
         label = f"endpoint {endpoint.name!r} on network {on.body.name!r}"
         async with controller.sagas.begin("sandbox.connect", claims, undo, label=label) as saga:
-            endpoint = await _allocate(saga, endpoint, on.body, command)
-            return await _join(saga, home, before, Joined(endpoint=endpoint, network=on.body), made=True)
+            network = await ground.prepare(saga, controller)
+            endpoint = await _allocate(saga, endpoint, network, command)
+            new = Joined(endpoint=endpoint, network=network)
+            return await _join(saga, home, before, new, made=True, also=ground.documents(network))
 
     return await until_fresh(attempt)
 
@@ -124,11 +133,15 @@ async def join(command: JoinEndpoint, *, controller: Controller) -> Endpoint:
     return await until_fresh(attempt)
 
 
-def _claims_of_new(endpoint: EndpointBody, on: Read[NetworkBody], home: Read[SandboxBody] | None = None) -> Claims:
-    mine = (f"endpoint:{endpoint.id}", f"name:endpoint/{on.body.id}/{endpoint.name}")
+def _claims_of_new(endpoint: EndpointBody, ground: "_Ground", home: Read[SandboxBody] | None = None) -> Claims:
+    on = ground.on
+    network = (f"network:{on.body.id}",)
+    mine: tuple[str, ...] = (f"endpoint:{endpoint.id}", f"name:endpoint/{on.body.id}/{endpoint.name}")
+    if home is not None:
+        mine = (f"sandbox:{home.body.id}", *mine)
     return Claims(
-        exclusive=(f"sandbox:{home.body.id}", *mine) if home else mine,
-        shared=(f"network:{on.body.id}",),
+        exclusive=(*network, *mine) if ground.bare else mine,
+        shared=() if ground.bare else network,
         unchanged=(on.document, home.document) if home else (on.document,),
         unique=(("endpoint", on.body.id, endpoint.name),),
     )
@@ -177,7 +190,14 @@ async def _allocate(
 
 
 async def _join(
-    saga: Saga, home: Read[SandboxBody], before: Sequence[Joined], new: Joined, *, made: bool, revision: int = 0
+    saga: Saga,
+    home: Read[SandboxBody],
+    before: Sequence[Joined],
+    new: Joined,
+    *,
+    made: bool,
+    revision: int = 0,
+    also: Sequence[Document] = (),
 ) -> Endpoint:
     """Run the parallel round and commit what came of it."""
     replies = await saga.run(*attach_steps(home.body, before, new))
@@ -196,7 +216,7 @@ async def _join(
     events.append(event("endpoint", "joined", endpoint.id, quiet, node=home.body.node))
     events += port_events(home.body, bound)
     sandbox = msgspec.structs.replace(home.body, bound=bound)
-    await saga.commit(Changes(puts=(sandbox.document(), endpoint.document()), events=tuple(events)))
+    await saga.commit(Changes(puts=(*also, sandbox.document(), endpoint.document()), events=tuple(events)))
     return shown
 
 
@@ -208,14 +228,38 @@ def _port_warnings(
     return []
 
 
-async def _ready_network(controller: Controller, on: Read[NetworkBody]) -> Read[NetworkBody]:
-    """Return a network that has its pools; the predefined bridge gets them with its first endpoint."""
-    network = on.body
-    if network.driver == "bridge" and not network.pools:
-        claims = Claims(exclusive=(f"network:{network.id}",), unchanged=(on.document,))
-        undo = ([Step(command=ReleaseOwned(owner=network.id))],)
-        async with controller.sagas.begin("network.pools", claims, undo, label=f"network {network.name!r}") as saga:
-            network = await with_pools(network, await controller.nodes.every(), saga)
-            (document,) = await saga.commit(Changes(puts=(network.document(),)))
-        return Read(body=network, document=document)
-    return on
+@dataclass(frozen=True, kw_only=True)
+class _Ground:
+    """The network that a new endpoint will be on; ``nodes`` are where it has to be made to stand first.
+
+    Only the predefined bridge is ever bare: it gets its pools and its device in the saga of its first endpoint.
+    """
+
+    on: Read[NetworkBody]
+    bare: bool
+    nodes: Sequence[NodeState] = ()
+
+    @classmethod
+    async def of(cls, on: Read[NetworkBody], controller: Controller) -> "_Ground":
+        bare = on.body.driver == "bridge" and not on.body.pools
+        return cls(on=on, bare=bare, nodes=await controller.nodes.every() if bare else ())
+
+    def undo(self, controller: Controller) -> Rounds:
+        """Return what undoes ``prepare``."""
+        if not self.bare:
+            return ()
+        network = self.on.body
+        release = Step(command=ReleaseOwned(owner=network.id))
+        return ([release], remove_from(controller.bridging(self.nodes), network))
+
+    async def prepare(self, saga: Saga, controller: Controller) -> NetworkBody:
+        """Return the network as endpoints can be on it."""
+        if not self.bare:
+            return self.on.body
+        network = await with_pools(self.on.body, self.nodes, saga)
+        await saga.run(*ensure_on(controller.bridging(self.nodes), network))
+        return network
+
+    def documents(self, network: NetworkBody) -> tuple[Document, ...]:
+        """Return what has to be stored of it with the endpoint."""
+        return (network.document(),) if self.bare else ()

@@ -7,10 +7,8 @@ from typing import Any
 
 from cnm.bus import Route
 from cnm.errors import CnmError, Conflict, Forbidden, NotFound
-from cnm.messages.bridge import EnsureBridge, RemoveBridge
 from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.message import Command, Empty
-from cnm.messages.names import ForgetZone, UpdateNames
 from cnm.messages.network import (
     CreateNetwork,
     DeleteNetwork,
@@ -22,16 +20,16 @@ from cnm.messages.network import (
     PruneNetworks,
 )
 from cnm.store import Changes, Claims
-from cnm_controller.controller import Controller, alive
+from cnm_controller.attach import ensure_on, remove_from
+from cnm_controller.controller import Controller
 from cnm_controller.detach import detach
 from cnm_controller.documents import EndpointBody, NetworkBody, read
 from cnm_controller.events import event
 from cnm_controller.ledger import Read
 from cnm_controller.network import check_create, check_filters, decide_create, matches
 from cnm_controller.pools import count_pools, with_pools
-from cnm_controller.ports import NodeState
 from cnm_controller.sagas import Step, until_fresh
-from cnm_controller.specs import bridge_name, bridge_network, zone
+from cnm_controller.specs import bridge_name
 from cnm_controller.views import network_view
 from cnm_controller.window import window
 
@@ -48,7 +46,7 @@ async def create_network(command: CreateNetwork, *, controller: Controller) -> N
     """
     network = decide_create(command, id=controller.new_id(), now=controller.now())
     nodes = await controller.nodes.every()
-    ready = [node for node in nodes if "cnm-driver-bridge" in alive(node, controller.now())]
+    ready = controller.bridging(nodes)
     bridge = bridge_name(network)
     for holder in await controller.ledger.store.every("network", index=f"bridge-name:{bridge}"):
         reason = f"bridge {bridge!r}, wanted by network {network.name!r}, belongs to network {holder.name!r}"
@@ -57,38 +55,14 @@ async def create_network(command: CreateNetwork, *, controller: Controller) -> N
         exclusive=(f"network:{network.id}", f"name:network/{network.name}", f"bridge:{bridge}"),
         unique=(("network", "", network.name),),
     )
-    undo = ([Step(command=ReleaseOwned(owner=network.id))], _remove_from(ready, network))
+    undo = ([Step(command=ReleaseOwned(owner=network.id))], remove_from(ready, network))
     async with controller.sagas.begin("network.create", claims, undo, label=f"network {network.name!r}") as saga:
         network = await with_pools(network, nodes, saga)
-        await saga.run(*_ensure_on(ready, network))
+        await saga.run(*ensure_on(ready, network))
         shown = network_view(network, 1, [], await count_pools(controller.bus, [network]))
         events = (event("network", "created", network.id, shown),)
         await saga.commit(Changes(puts=(network.document(),), events=events))
     return shown
-
-
-def _ensure_on(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:
-    """Return the steps that make a network stand on nodes."""
-    return [
-        step
-        for node in nodes
-        for step in (
-            Step(command=EnsureBridge(network=bridge_network(network)), node=node.name),
-            Step(command=UpdateNames(zones=[zone(network)]), node=node.name),
-        )
-    ]
-
-
-def _remove_from(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:
-    """Return the steps that remove a network from nodes."""
-    return [
-        step
-        for node in nodes
-        for step in (
-            Step(command=RemoveBridge(network=bridge_network(network)), node=node.name),
-            Step(command=ForgetZone(network_id=network.id), node=node.name),
-        )
-    ]
 
 
 async def get_network(command: GetNetwork, *, controller: Controller) -> Network:
@@ -161,18 +135,17 @@ def _listed(endpoints: Sequence[EndpointBody]) -> str:
 
 async def _delete_empty(controller: Controller, found: Read[NetworkBody]) -> Empty:
     network = found.body
-    now = controller.now()
-    nodes = [node for node in await controller.nodes.every() if "cnm-driver-bridge" in alive(node, now)]
+    nodes = controller.bridging(await controller.nodes.every())
     claims = Claims(
         exclusive=(f"network:{network.id}", f"name:network/{network.name}", f"bridge:{bridge_name(network)}"),
         unchanged=(found.document,),
     )
-    undo = (_ensure_on(nodes, network),)
+    undo = (ensure_on(nodes, network),)
     async with controller.sagas.begin("network.delete", claims, undo, label=f"network {network.name!r}") as saga:
         left = (await controller.ledger.network(network.id, endpoints=True)).endpoints
         if left:
             raise Forbidden(f"network {network.name!r} has endpoints: {_listed(left)}")
-        await saga.run(*_remove_from(nodes, network))
+        await saga.run(*remove_from(nodes, network))
         shown = network_view(network, found.document.revision, [])
         changes = Changes(
             deletes=(found.document,),

@@ -332,6 +332,28 @@ async def test_the_bridge_network_gets_its_pool_with_its_first_endpoint(stage: S
     assert len((await get_network(GetNetwork(network="bridge"), controller=stage.controller)).ipam.pools) == 1
 
 
+@pytest.mark.parametrize("command", [AllocatePools, EnsureBridge, AllocateAddresses, PlugEndpoint])
+async def test_a_first_endpoint_that_fails_leaves_the_bridge_network_bare(stage: Stage, command: type):
+    before = await stage.state()
+    stage.trouble("refuse", command)
+
+    with pytest.raises(Internal):
+        await stage.connect("bridge")
+
+    assert await stage.state() == before
+
+
+async def test_two_first_endpoints_of_the_bridge_network_share_its_pool(stage: Stage):
+    await create_sandbox(CreateSandbox(name="c2"), controller=stage.controller)
+    rival = controller_of(stage.store, stage.bus)
+    await asyncio.gather(
+        stage.connect("bridge"), connect(ConnectSandbox(sandbox="c2", network="bridge"), controller=rival)
+    )
+
+    assert len(stage.world.leases) == 2
+    assert len((await get_network(GetNetwork(network="bridge"), controller=stage.controller)).endpoints) == 2
+
+
 async def test_while_a_change_is_stuck_others_are_told_what_they_wait_for(stage: Stage):
     stage.trouble("refuse", PublishPorts)
     stage.trouble("vanish", UnplugEndpoint, times=None)
