@@ -49,13 +49,15 @@ class Route:
     ``order_by`` gives a key: commands of one key are answered one after another, across all routes of a
     service. ``once`` marks commands whose replies are kept under the caller's request id, so that a repeat does
     nothing twice. ``check`` raises ``Invalid`` for what a command's own fields contradict; what it finds is told
-    together with the faults of a body that does not decode.
+    together with the faults of a body that does not decode. ``urgent`` ones do not wait behind others when more come
+    than can be answered at once.
     """
 
     command: type[Command[Any]]
     handler: Callable[[Any], Awaitable[Any]]
     order_by: Callable[[Any], str] | None = None
     once: bool = False
+    urgent: bool = False
     check: Callable[[Any], None] | None = None
 
 

@@ -470,12 +470,12 @@ class _Answerer:
         self._client = client
         self._tasks = tasks
         self._replies = replies
-        self._room = asyncio.Semaphore(limit)
-        self._taken = asyncio.Semaphore(limit * WAITING_PER_ANSWERED)
+        self._room = {urgent: asyncio.Semaphore(limit) for urgent in (False, True)}
+        self._taken = {urgent: asyncio.Semaphore(limit * WAITING_PER_ANSWERED) for urgent in (False, True)}
         self._order = KeyedOrder()
 
     async def spawn(self, route: Route, request: Request) -> None:
-        await self._taken.acquire()
+        await self._taken[route.urgent].acquire()
         self._tasks.create_task(self._answer(route, request))
 
     async def _answer(self, route: Route, request: Request) -> None:
@@ -485,7 +485,7 @@ class _Answerer:
             if request._msg.reply:
                 await self._reply(request, body, headers)
         finally:
-            self._taken.release()
+            self._taken[route.urgent].release()
 
     async def _reply(self, request: Request, body: bytes, headers: dict[str, str]) -> None:
         """Send a reply; while NATS is away, try on for as long as the caller waits."""
@@ -525,9 +525,9 @@ class _Answerer:
         try:
             async with asyncio.timeout(call.left_s()) as scope:
                 if route.order_by is None:
-                    async with self._room:
+                    async with self._room[route.urgent]:
                         return encode(await route.handler(command)), {}
-                async with self._order.turn(route.order_by(command)), self._room:
+                async with self._order.turn(route.order_by(command)), self._room[route.urgent]:
                     return encode(await route.handler(command)), {}
         except TimeoutError:
             if not scope.expired():

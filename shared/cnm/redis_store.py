@@ -44,7 +44,7 @@ local function load(kind, id)
   if not r[1] then return nil end
   return {kind, id, r[1], r[2], r[3]}
 end
-local function drop_claims(saga)
+local function drop_held(saga)
   local held = redis.call('SMEMBERS', P .. 'held:' .. saga)
   for _, key in ipairs(held) do
     local mode, name = string.sub(key, 1, 1), string.sub(key, 3)
@@ -55,6 +55,9 @@ local function drop_claims(saga)
     end
   end
   redis.call('DEL', P .. 'held:' .. saga)
+end
+local function drop_claims(saga)
+  drop_held(saga)
   redis.call('HDEL', P .. 'journal', saga)
   redis.call('ZREM', P .. 'leases', saga)
 end
@@ -194,7 +197,12 @@ for _, e in ipairs(A['events']) do
 end
 redis.call('INCR', P .. 'clock')
 redis.call('SET', P .. 'committed:' .. saga, cjson.encode(revisions), 'PX', A['remember_ms'])
-if A['after'] then redis.call('HSET', P .. 'journal', saga, ARGV[2]) else drop_claims(saga) end
+if A['after'] then
+  drop_held(saga)
+  redis.call('HSET', P .. 'journal', saga, ARGV[2])
+else
+  drop_claims(saga)
+end
 return {'ok', revisions}
 """
 )

@@ -92,7 +92,10 @@ class Claims:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a commit writes. ``after`` are commands still to be run: the entry stays until ``finish``."""
+    """What a commit writes.
+
+    ``after`` are commands still to be run: the entry, by then without claims, stays until ``finish``.
+    """
 
     puts: tuple[Document, ...] = ()
     deletes: tuple[Document, ...] = ()

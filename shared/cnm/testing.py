@@ -172,6 +172,7 @@ class MemoryStore:
         self._clock += 1
         self._committed[entry.id] = put
         if changes.after:
+            self._drop_held(entry.id)
             self.journal[entry.id] = msgspec.structs.replace(entry, rounds=(changes.after,))
         else:
             self._end(entry.id)
@@ -195,11 +196,14 @@ class MemoryStore:
         return old
 
     def _end(self, saga: str) -> None:
+        self._drop_held(saga)
+        self.journal.pop(saga, None)
+        self._leases.pop(saga, None)
+
+    def _drop_held(self, saga: str) -> None:
         self.exclusive = {key: holder for key, holder in self.exclusive.items() if holder != saga}
         without = {key: holders - {saga} for key, holders in self.shared.items()}
         self.shared = {key: holders for key, holders in without.items() if holders}
-        self.journal.pop(saga, None)
-        self._leases.pop(saga, None)
 
     async def finish(self, entry: Entry) -> None:
         await _reach(self.down)

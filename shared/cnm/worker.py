@@ -92,8 +92,11 @@ async def _live(name: str, build: Build, *, description: str, on_node: bool) -> 
     try:
         async with asyncio.TaskGroup() as tasks:
             worker = Worker(name=name, settings=own, bus=bus, tasks=tasks)
-            main = tasks.create_task(_serve(worker, build, description, node, stopping))
-            await main
+            up = asyncio.Event()
+            main = tasks.create_task(_serve(worker, build, description, node, stopping, up))
+            tasks.create_task(_give_up(main, stopping, up))
+            with contextlib.suppress(asyncio.CancelledError):
+                await main
             for task in set(tasks._tasks):
                 task.cancel()
     finally:
@@ -102,10 +105,18 @@ async def _live(name: str, build: Build, *, description: str, on_node: bool) -> 
             await client.close()
 
 
-async def _serve(worker: Worker, build: Build, description: str, node: str | None, stopping: asyncio.Event) -> None:
+async def _give_up(main: asyncio.Task[None], stopping: asyncio.Event, up: asyncio.Event) -> None:
+    """End a worker that is told to stop before it is up: it may be waiting for somebody who never comes."""
+    await stopping.wait()
+    if not up.is_set():
+        main.cancel()
+
+
+async def _serve(
+    worker: Worker, build: Build, description: str, node: str | None, stopping: asyncio.Event, up: asyncio.Event
+) -> None:
     async with build(worker) as service:
-        if stopping.is_set():
-            return
+        up.set()
         serving = worker.bus.serve(
             worker.name, service.routes, version=VERSION, description=description, node=node, replies=service.replies
         )

@@ -24,9 +24,9 @@ async def controller(worker: Worker) -> AsyncIterator[Service]:
         sagas = Sagas(store, worker.bus, committed=relay.nudge)
         parts = Controller(ledger=Ledger(store), sagas=sagas, bus=worker.bus, nodes=RedisNodes(redis))
         await worker.bus.ensure_stream()
-        await found(sagas)
         for task in (relay.run(), sagas.keep_leases(), sagas.recover()):
             worker.tasks.create_task(task)
+        await found(sagas)
         yield Service(routes=routes(parts), replies=RedisReplies(redis))
 
 

@@ -96,17 +96,21 @@ def attach_steps(sandbox: SandboxBody, before: Sequence[Joined], new: Joined) ->
 
 
 def detach_steps(sandbox: SandboxBody, before: Sequence[Joined], gone: Collection[str]) -> tuple[Step, ...]:
-    """Return the first round that takes endpoints out of a sandbox; ``gone`` are their ids."""
+    """Return the first round that takes endpoints out of a sandbox; ``gone`` are their ids.
+
+    A namespace that somebody removed, as when a container died first, does not keep its endpoints.
+    """
     after = [each for each in before if each.endpoint.id not in gone]
     leaving = [each for each in before if each.endpoint.id in gone and each.network.driver == "bridge"]
-    commands: list[Command[Any]] = [UnplugEndpoint(endpoint_id=each.endpoint.id) for each in leaving]
+    hard: list[Command[Any]] = [UnplugEndpoint(endpoint_id=each.endpoint.id) for each in leaving]
+    hard += _port_commands(sandbox, before, after)
+    soft: list[Command[Any]] = []
     if leaving:
         forget = [each.endpoint.id for each in leaving]
-        commands.append(UpdateNames(sandbox=resolver_sandbox(sandbox, after), forget_endpoints=forget))
+        soft.append(UpdateNames(sandbox=resolver_sandbox(sandbox, after), forget_endpoints=forget))
     if sandbox_spec(sandbox, after) != sandbox_spec(sandbox, before):
-        commands.append(EnsureSandbox(sandbox=sandbox_spec(sandbox, after)))
-    commands += _port_commands(sandbox, before, after)
-    return _on(sandbox, commands)
+        soft.append(EnsureSandbox(sandbox=sandbox_spec(sandbox, after)))
+    return _on(sandbox, hard) + _on(sandbox, soft, lenient=True)
 
 
 def route_steps(sandbox: SandboxBody, before: Sequence[Joined], gone: Collection[str]) -> tuple[Step, ...]:
@@ -128,22 +132,19 @@ def undo_attach(sandbox: SandboxBody, before: Sequence[Joined], endpoint_id: str
             forget_endpoints=[endpoint_id],
         ),
     ]
+    gateways = sandbox_spec(sandbox, before).gateways
+    if gateways:  # whichever comes first, this or the unplugging, the former default routes are what is left
+        commands.append(RouteSandbox(namespace=sandbox.key, gateways=gateways))
     if sandbox.requests:
         commands.append(publish(sandbox, before) or UnpublishPorts(sandbox_id=sandbox.id))
     return _on(sandbox, commands)
-
-
-def undo_route(sandbox: SandboxBody, before: Sequence[Joined]) -> tuple[Step, ...]:
-    """Return what puts the default routes back once a new interface is gone again."""
-    gateways = sandbox_spec(sandbox, before).gateways
-    return _on(sandbox, [RouteSandbox(namespace=sandbox.key, gateways=gateways)]) if gateways else ()
 
 
 def restore_steps(sandbox: SandboxBody, joined: Sequence[Joined]) -> tuple[Step, ...]:
     """Return what makes a sandbox stand again with all its endpoints; undoes a detach."""
     linked = [each for each in joined if each.network.driver == "bridge"]
     commands: list[Command[Any]] = [PlugEndpoint(attachment=attachment(sandbox, each, joined)) for each in linked]
-    if linked:
+    if not sandbox.use_default_sandbox:
         commands.append(
             UpdateNames(
                 sandbox=resolver_sandbox(sandbox, joined),
@@ -175,8 +176,8 @@ def _port_commands(
     return [publish(sandbox, after) or UnpublishPorts(sandbox_id=sandbox.id)]
 
 
-def _on(sandbox: SandboxBody, commands: Iterable[Command[Any]]) -> tuple[Step, ...]:
-    return tuple(Step(command=command, node=sandbox.node) for command in commands)
+def _on(sandbox: SandboxBody, commands: Iterable[Command[Any]], *, lenient: bool = False) -> tuple[Step, ...]:
+    return tuple(Step(command=command, node=sandbox.node, lenient=lenient) for command in commands)
 
 
 def ensure_on(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:

@@ -6,10 +6,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from cnm.errors import CnmError, NotFound
+from cnm.errors import CnmError, Forbidden, NotFound
 from cnm.messages.endpoint import Endpoint
 from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.namespace import EnsureSandbox
+from cnm.messages.ports import PublishedPorts
 from cnm.messages.sandbox import PortBinding
 from cnm.store import Changes, Claims, Compensation
 from cnm_controller.attach import detach_steps, gateway_moved, restore_steps, route_steps
@@ -18,19 +19,26 @@ from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
 from cnm_controller.events import event, port_events
 from cnm_controller.ledger import Read
 from cnm_controller.sagas import Saga, Step, until_fresh
-from cnm_controller.specs import Joined, publish, sandbox_spec
+from cnm_controller.specs import Joined, sandbox_spec
 from cnm_controller.views import endpoint_view
 
 log = structlog.get_logger()
 
 
 async def detach(
-    controller: Controller, endpoint: str, network: str | None, *, delete: bool, sandbox: str | None = None
+    controller: Controller,
+    endpoint: str,
+    network: str | None,
+    *,
+    delete: bool,
+    sandbox: str | None = None,
+    joined_too: bool = True,
 ) -> Endpoint:
     """Take an endpoint out of its sandbox and, with ``delete``, give up its addresses and its row.
 
     Raises:
         NotFound: there is no such endpoint; or, with ``sandbox``, it has not joined that one.
+        Forbidden: it is in a sandbox, and ``joined_too`` is false.
     """
 
     async def attempt() -> Endpoint:
@@ -39,6 +47,10 @@ async def detach(
             if not delete:
                 raise NotFound(f"endpoint {found.body.name!r} on network {on.body.name!r} is in no sandbox")
             return await _delete_alone(controller, found, on)
+        if not joined_too:
+            raise Forbidden(
+                f"endpoint {found.body.name!r} on network {on.body.name!r} is in sandbox {found.body.sandbox_name!r}"
+            )
         home = await controller.ledger.sandbox(found.body.sandbox_id)
         if sandbox is not None and (await controller.ledger.sandbox(sandbox)).body.id != home.body.id:
             raise NotFound(
@@ -84,9 +96,9 @@ async def _detach_from(
     label = f"endpoint {found.body.name!r}"
     async with controller.sagas.begin("endpoint.leave", claims, undo, label=label) as saga:
         gone = (found.body.id,)
-        await saga.run(*detach_steps(home.body, before, gone))
+        replies = await saga.run(*detach_steps(home.body, before, gone))
         warnings = await _move_routes(saga, route_steps(home.body, before, gone))
-        bound = await bound_after(controller, home.body, before, after)
+        bound = bound_after(home.body, before, after, replies)
         left = found.body.left()
         revision = found.document.revision
         shown = endpoint_view(left, on.body, revision + 1, warnings)
@@ -124,18 +136,14 @@ async def _move_routes(saga: Saga, steps: Sequence[Step]) -> list[str]:
     return []
 
 
-async def bound_after(
-    controller: Controller, sandbox: SandboxBody, before: Sequence[Joined], after: Sequence[Joined]
+def bound_after(
+    sandbox: SandboxBody, before: Sequence[Joined], after: Sequence[Joined], replies: Sequence[Any]
 ) -> list[PortBinding]:
-    """Return the ports that are bound once the endpoints are those of ``after``."""
-    if not sandbox.requests or not gateway_moved(before, after):
-        return sandbox.bound
-    wanted = publish(sandbox, after)
-    if wanted is None:
-        return []
-    reply: Any = await controller.sagas.send(Step(command=wanted, node=sandbox.node))
-    found: list[PortBinding] = reply.ports
-    return found
+    """Return the ports that are bound after a round, from its replies."""
+    for reply in replies:
+        if isinstance(reply, PublishedPorts):
+            return reply.ports
+    return [] if sandbox.requests and gateway_moved(before, after) else sandbox.bound
 
 
 def _release(endpoint: EndpointBody) -> Compensation:

@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 from cnm.bus import Route
-from cnm.errors import Forbidden
 from cnm.messages.endpoint import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -91,12 +90,7 @@ async def delete_endpoint(command: DeleteEndpoint, *, controller: Controller) ->
         NotFound: there is none.
         Forbidden: it is in a sandbox.
     """
-    found, on = await controller.ledger.endpoint(command.endpoint, command.network)
-    if found.body.sandbox_id is not None and not command.force:
-        raise Forbidden(
-            f"endpoint {found.body.name!r} on network {on.body.name!r} is in sandbox {found.body.sandbox_name!r}"
-        )
-    await detach(controller, found.body.id, on.body.id, delete=True)
+    await detach(controller, command.endpoint, command.network, delete=True, joined_too=command.force)
     return Empty()
 
 

@@ -21,7 +21,6 @@ from cnm_controller.attach import (
     gateway_moved,
     remove_from,
     undo_attach,
-    undo_route,
 )
 from cnm_controller.controller import Controller
 from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
@@ -85,7 +84,7 @@ async def connect(command: ConnectSandbox, *, controller: Controller) -> Endpoin
         claims = _claims_of_new(endpoint, ground, home)
         undo = (
             *ground.undo(controller),
-            [Step(command=ReleaseOwned(owner=endpoint.id)), *undo_route(home.body, before)],
+            [Step(command=ReleaseOwned(owner=endpoint.id))],
             undo_attach(home.body, before, endpoint.id),
         )
         label = f"endpoint {endpoint.name!r} on network {on.body.name!r}"
@@ -123,10 +122,9 @@ async def join(command: JoinEndpoint, *, controller: Controller) -> Endpoint:
             shared=(f"network:{on.body.id}",),
             unchanged=(home.document, found.document),
         )
-        undo = (undo_route(home.body, before), undo_attach(home.body, before, endpoint.id))
+        undo = (undo_attach(home.body, before, endpoint.id),)
         label = f"endpoint {endpoint.name!r} on network {on.body.name!r}"
         async with controller.sagas.begin("endpoint.join", claims, undo, label=label) as saga:
-            await saga.run()
             new = Joined(endpoint=endpoint, network=on.body)
             return await _join(saga, home, before, new, made=False, revision=found.document.revision)
 

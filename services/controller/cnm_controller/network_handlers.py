@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from cnm.bus import Route
-from cnm.errors import CnmError, Conflict, Forbidden, NotFound
+from cnm.errors import Conflict, Forbidden, NotFound
 from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.message import Command, Empty
 from cnm.messages.network import (
@@ -19,7 +19,7 @@ from cnm.messages.network import (
     Pruned,
     PruneNetworks,
 )
-from cnm.store import Changes, Claims
+from cnm.store import Changes, Claims, Stale
 from cnm_controller.attach import ensure_on, remove_from
 from cnm_controller.controller import Controller
 from cnm_controller.detach import detach
@@ -48,15 +48,15 @@ async def create_network(command: CreateNetwork, *, controller: Controller) -> N
     nodes = await controller.nodes.every()
     ready = controller.bridging(nodes)
     bridge = bridge_name(network)
-    for holder in await controller.ledger.store.every("network", index=f"bridge-name:{bridge}"):
-        reason = f"bridge {bridge!r}, wanted by network {network.name!r}, belongs to network {holder.name!r}"
-        raise Conflict(reason, holder=holder.id)
     claims = Claims(
         exclusive=(f"network:{network.id}", f"name:network/{network.name}", f"bridge:{bridge}"),
         unique=(("network", "", network.name),),
     )
     undo = ([Step(command=ReleaseOwned(owner=network.id))], remove_from(ready, network))
     async with controller.sagas.begin("network.create", claims, undo, label=f"network {network.name!r}") as saga:
+        for holder in await controller.ledger.store.every("network", index=f"bridge-name:{bridge}"):
+            reason = f"bridge {bridge!r}, wanted by network {network.name!r}, belongs to network {holder.name!r}"
+            raise Conflict(reason, holder=holder.id)
         network = await with_pools(network, nodes, saga)
         await saga.run(*ensure_on(ready, network))
         shown = network_view(network, 1, [], await count_pools(controller.bus, [network]))
@@ -123,7 +123,7 @@ async def delete_network(command: DeleteNetwork, *, controller: Controller) -> E
         for endpoint in found.endpoints:
             with suppress(NotFound):  # somebody else was faster
                 await detach(controller, endpoint.id, found.body.id, delete=True)
-        return await _delete_empty(controller, found)
+        return await _delete_empty(controller, found, again=command.force)
 
     return await until_fresh(attempt)
 
@@ -133,7 +133,7 @@ def _listed(endpoints: Sequence[EndpointBody]) -> str:
     return ", ".join(shown) + (f" and {len(endpoints) - 20} more" if len(endpoints) > 20 else "")
 
 
-async def _delete_empty(controller: Controller, found: Read[NetworkBody]) -> Empty:
+async def _delete_empty(controller: Controller, found: Read[NetworkBody], *, again: bool) -> Empty:
     network = found.body
     nodes = controller.bridging(await controller.nodes.every())
     claims = Claims(
@@ -143,6 +143,8 @@ async def _delete_empty(controller: Controller, found: Read[NetworkBody]) -> Emp
     undo = (ensure_on(nodes, network),)
     async with controller.sagas.begin("network.delete", claims, undo, label=f"network {network.name!r}") as saga:
         left = (await controller.ledger.network(network.id, endpoints=True)).endpoints
+        if left and again:
+            raise Stale  # one more joined meanwhile: it has to leave first, too
         if left:
             raise Forbidden(f"network {network.name!r} has endpoints: {_listed(left)}")
         await saga.run(*remove_from(nodes, network))
@@ -169,7 +171,7 @@ async def prune_networks(command: PruneNetworks, *, controller: Controller) -> P
             continue
         try:
             await delete_network(DeleteNetwork(network=network.id), controller=controller)
-        except CnmError:
+        except (Forbidden, NotFound, Conflict):
             continue  # it came into use, or somebody else deleted it
         deleted.append(network.id)
     return Pruned(deleted=deleted)

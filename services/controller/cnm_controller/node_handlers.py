@@ -149,7 +149,7 @@ def routes(controller: Controller) -> tuple[Route, ...]:
     """Return what this service answers about nodes."""
 
     def route(command: type[Command[Any]], handler: Any, **more: Any) -> Route:
-        return Route(command=command, handler=partial(handler, controller=controller, **more))
+        return Route(command=command, handler=partial(handler, controller=controller, **more), urgent=True)
 
     return (
         route(GetNode, get_node),

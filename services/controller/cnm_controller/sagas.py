@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ import structlog
 
 from cnm import telemetry
 from cnm.bus import Bus, Call, current_call, set_current_call
-from cnm.errors import CnmError, Conflict, NotFound, Timeout, Unavailable, Undelivered
+from cnm.errors import CnmError, Conflict, Invalid, NotFound, Timeout, Unavailable, Undelivered
 from cnm.messages.message import Command, encode
 from cnm.store import (
     Busy,
@@ -38,6 +38,8 @@ UNDO_TIME_S = 8.0
 FIRST_PAUSE_S = 0.004
 LAST_PAUSE_S = 0.06
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 
@@ -51,10 +53,14 @@ class RawBus(Bus, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A command, for a node's worker or for a cluster's."""
+    """A command, for a node's worker or for a cluster's.
+
+    A ``lenient`` one may be refused because what it is about is gone or no more as it was; that fails nothing.
+    """
 
     command: Command[Any]
     node: str | None = None
+    lenient: bool = False
 
     def compensation(self) -> Compensation:
         """Return it the way that the journal keeps it."""
@@ -72,6 +78,7 @@ class Saga:
     _runner: "Sagas"
     _to_undo: list[tuple[Compensation, ...]] = field(default_factory=list)
     committed: bool = False
+    in_doubt: bool = False
 
     async def run(self, *steps: Step) -> list[Any]:
         """Send the commands of the next round side by side, wait for all, and return the replies in order.
@@ -82,7 +89,12 @@ class Saga:
         undo = self.entry.rounds[len(self._to_undo)]
         self._to_undo.append(undo)
         outcomes = await asyncio.gather(*(self._runner.send(step) for step in steps), return_exceptions=True)
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        failures = [
+            outcome
+            for step, outcome in zip(steps, outcomes, strict=True)
+            if isinstance(outcome, BaseException)
+            and not (step.lenient and isinstance(outcome, (NotFound, Invalid, Conflict)))
+        ]
         if not failures:
             return list(outcomes)
         services = [_service(step.compensation().subject) for step in steps]
@@ -96,23 +108,37 @@ class Saga:
         raise min(failures, key=lambda each: isinstance(each, Unavailable))
 
     async def commit(self, changes: Changes) -> list[Document]:
-        """Write the result and its events; then run what the commit left to be done."""
-        with telemetry.span("commit"):
-            documents = await self._runner.store.commit(self.entry, changes)
+        """Write the result and its events; then run what the commit left to be done.
+
+        Once the store was asked, a deadline changes nothing any more. Where it is not known whether the store did it,
+        nothing is undone here: an entry that is still in the journal is recovered, one that is not was committed.
+        """
+        writing = asyncio.ensure_future(self._runner.store.commit(self.entry, changes))
+        try:
+            with telemetry.span("commit"):
+                documents = await _to_its_end(writing)
+        except CnmError:
+            self.in_doubt = True
+            raise
         self.committed = True
         self._runner.committed()
         if changes.after:
-            await self._runner.finish(self.entry, (changes.after,))
+            await self._runner.finish_in_time(self.entry, (changes.after,))
         return documents
+
+
+async def _to_its_end(work: asyncio.Future[T]) -> T:
+    """Wait for work that cannot be stopped half-way, whatever becomes of who waits for it."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        return await work
 
 
 def _service(subject: str) -> str:
     """Return the part of a subject that says who answers it."""
     tokens = subject.split(".")
     return ".".join(tokens[:5] if tokens[2] == "on" else tokens[:3])
-
-
-T = TypeVar("T")
 
 
 async def until_fresh(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -133,6 +159,7 @@ class Sagas:
         self.owner = secrets.token_hex(8)
         self.committed = committed
         self._live: set[str] = set()
+        self._working: set[asyncio.Future[bool]] = set()
 
     @asynccontextmanager
     async def begin(self, kind: str, claims: Claims, undo: Rounds = (), *, label: str = "") -> AsyncIterator[Saga]:
@@ -164,7 +191,7 @@ class Sagas:
             if not saga.committed:
                 raise RuntimeError(f"saga {kind} ended without a commit")  # undone like any other
         except BaseException:
-            if not saga.committed:
+            if not saga.committed and not saga.in_doubt:
                 await self._undo(saga)
             raise
         finally:
@@ -216,11 +243,24 @@ class Sagas:
             return False
         return True
 
+    async def finish_in_time(self, entry: Entry, rounds: Sequence[Sequence[Compensation]]) -> None:
+        """Do what a commit left to be done; what the caller does not wait for goes on, or is recovered."""
+        working = asyncio.ensure_future(self.finish(entry, rounds))
+        self._working.add(working)
+        working.add_done_callback(self._working.discard)
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(working)
+
     async def _compensate(self, each: Compensation) -> None:
+        """Send what undoes a step; what is refused now would be refused for ever, and is left to the comparisons."""
         try:
             await self.bus.ask_raw(each.subject, each.body.encode(), resend=True)
+        except (Unavailable, Timeout):
+            raise
         except NotFound:
             return  # what was to be undone is gone
+        except CnmError as error:
+            log.error("saga.not_undone", subject=each.subject, error=error.message)  # noqa: TRY400  # a refusal
 
     async def keep_leases(self) -> None:
         """Keep the leases of our own sagas, for ever."""
@@ -230,17 +270,34 @@ class Sagas:
                 await self._quietly(lambda: self.store.renew(sorted(self._live), lease_ms=LEASE_MS))
 
     async def recover(self) -> None:
-        """Finish the sagas of those who died, for ever."""
-        while True:
-            await self._quietly(self._recover_once)
-            await asyncio.sleep(RECOVER_PERIOD_S)
+        """Finish the sagas of those who died, for ever; one that cannot be finished holds up no other."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                for entry in await self._take_over():
+                    tasks.create_task(self._recover(entry))
+                await asyncio.sleep(RECOVER_PERIOD_S)
 
-    async def _recover_once(self) -> None:
-        entries = await self.store.expired(self.owner, lease_ms=int(UNDO_TIME_S * 1000))
-        entries = [entry for entry in entries if entry.id not in self._live]  # a stall of ours is no death
-        for entry in entries:
-            log.info("saga.recovering", saga=entry.kind, trace_id=entry.trace_id)
-        await asyncio.gather(*(self.finish(entry, entry.rounds) for entry in entries))
+    async def recover_once(self) -> None:
+        """Finish the sagas that can be taken over now."""
+        await asyncio.gather(*(self._recover(entry) for entry in await self._take_over()))
+
+    async def _take_over(self) -> list[Entry]:
+        try:
+            entries = await self.store.expired(self.owner, lease_ms=LEASE_MS)
+        except CnmError as error:
+            log.warning("sagas.waiting", error=error.message)
+            return []
+        return [entry for entry in entries if entry.id not in self._live]  # a stall of ours is no death
+
+    async def _recover(self, entry: Entry) -> None:
+        log.info("saga.recovering", saga=entry.kind, trace_id=entry.trace_id)
+        deadline = time.monotonic() + UNDO_TIME_S
+        set_current_call(Call(request_id=entry.request_id, trace_id=entry.trace_id, deadline=deadline))
+        self._live.add(entry.id)
+        try:
+            await self.finish(entry, entry.rounds)
+        finally:
+            self._live.discard(entry.id)
 
     async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
         try:

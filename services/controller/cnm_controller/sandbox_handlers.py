@@ -10,7 +10,7 @@ from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.message import Command, Empty
 from cnm.messages.names import ForgetSandbox, UpdateNames
 from cnm.messages.namespace import EnsureSandbox, RemoveSandbox
-from cnm.messages.ports import CheckPorts, UnpublishPorts
+from cnm.messages.ports import CheckPorts, PublishPorts, UnpublishPorts
 from cnm.messages.sandbox import (
     ConnectSandbox,
     CreateSandbox,
@@ -55,9 +55,6 @@ async def create_sandbox(command: CreateSandbox, *, controller: Controller) -> S
     exclusive = [f"sandbox:{sandbox.id}", f"name:sandbox/{sandbox.name}"]
     if sandbox.netns is not None:
         exclusive.append(f"netns:{node.name}:{sandbox.netns}")
-        for holder in await controller.ledger.store.every("sandbox", index=f"netns:{node.name}:{sandbox.netns}"):
-            reason = f"namespace {sandbox.netns} is adopted by sandbox {holder.name!r} already"
-            raise Conflict(reason, holder=holder.id)
     claims = Claims(exclusive=tuple(exclusive), unique=(("sandbox", "", sandbox.name),))
     spec = sandbox_spec(sandbox, ())
     undo = (
@@ -65,6 +62,8 @@ async def create_sandbox(command: CreateSandbox, *, controller: Controller) -> S
         [Step(command=ForgetSandbox(sandbox_id=sandbox.id), node=node.name)],
     )
     async with controller.sagas.begin("sandbox.create", claims, undo, label=sandbox_label(sandbox)) as saga:
+        if sandbox.netns is not None:
+            await _refuse_adopted_twice(controller, sandbox)
         first = [Step(command=EnsureSandbox(sandbox=spec), node=node.name)]
         if sandbox.requests:
             check = CheckPorts(sandbox_id=sandbox.id, label=sandbox_label(sandbox), requests=sandbox.requests)
@@ -79,6 +78,13 @@ async def create_sandbox(command: CreateSandbox, *, controller: Controller) -> S
     if command.use_default_sandbox and command.ports:
         return sandbox_view(sandbox, 1, (), {}, [HOST_PORTS])
     return shown
+
+
+async def _refuse_adopted_twice(controller: Controller, sandbox: SandboxBody) -> None:
+    index = f"netns:{sandbox.node}:{sandbox.netns}"
+    for holder in await controller.ledger.store.every("sandbox", index=index):
+        reason = f"namespace {sandbox.netns} is adopted by sandbox {holder.name!r} already"
+        raise Conflict(reason, holder=holder.id)
 
 
 async def get_sandbox(command: GetSandbox, *, controller: Controller) -> Sandbox:
@@ -161,7 +167,7 @@ def _empty_steps(sandbox: SandboxBody, joined: list[Joined]) -> list[Step]:
     steps = [
         step
         for step in detach_steps(sandbox, joined, {each.endpoint.id for each in joined})
-        if not isinstance(step.command, (EnsureSandbox, UnpublishPorts))
+        if not isinstance(step.command, (PublishPorts, UnpublishPorts))
     ]
     if sandbox.bound:
         steps.append(Step(command=UnpublishPorts(sandbox_id=sandbox.id), node=sandbox.node))

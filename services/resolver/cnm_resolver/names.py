@@ -1,9 +1,10 @@
 """The names of a node: what the controller said of them, and who is served with them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cnm.bus import KeyedOrder
 from cnm.errors import NotFound, Unavailable
 from cnm.messages.names import NameRecord, ResolverSandbox, ZoneSpec
 from cnm.messages.node import NameSlice
@@ -22,6 +23,7 @@ class Names:
     directory: Directory
     listeners: Listeners
     _touched: set[str] = field(default_factory=set)
+    _order: KeyedOrder = field(default_factory=KeyedOrder)
 
     def asking(self) -> None:
         """Note that a slice is being asked for: what commands touch from now on is newer."""
@@ -66,6 +68,10 @@ class Names:
             NotFound: its namespace is not there.
             Unavailable: the kernel refused the sockets.
         """
+        async with self._order.turn(sandbox.sandbox_id):
+            await self._serve(sandbox)
+
+    async def _serve(self, sandbox: ResolverSandbox) -> None:
         settings = Settings(
             sandbox_id=sandbox.sandbox_id,
             networks=tuple(sandbox.networks),
@@ -86,6 +92,10 @@ class Names:
 
     async def forget_sandbox(self, sandbox_id: str) -> None:
         """Stop answering a sandbox."""
+        async with self._order.turn(sandbox_id):
+            await self._forget(sandbox_id)
+
+    async def _forget(self, sandbox_id: str) -> None:
         await self.listeners.close(sandbox_id)
         self.directory.drop_sandbox(sandbox_id)
 
@@ -94,51 +104,59 @@ class Names:
 
         What sagas are changing right now, and what commands touched since the slice was asked for, is left alone.
         """
-        hands_off = {*wanted.busy, *self._touched}
-        done: list[str] = []
-        done += self._converge_zones(wanted.zones, hands_off)
-        done += self._converge_records(wanted.records, hands_off)
-        done += await self._converge_sandboxes(wanted.sandboxes, hands_off)
+        busy = set(wanted.busy)
+
+        def ours(about: str) -> bool:
+            return about not in busy and about not in self._touched
+
+        done = self._converge_zones(wanted.zones, ours)
+        done += self._converge_records(wanted.records, ours)
+        done += await self._converge_sandboxes(wanted.sandboxes, ours)
         return done
 
-    def _converge_zones(self, zones: Iterable[ZoneSpec], hands_off: set[str]) -> list[str]:
+    def _converge_zones(self, zones: Iterable[ZoneSpec], ours: Callable[[str], bool]) -> list[str]:
         there = {zone.network_id for zone in zones}
-        stray = [each for each in self.directory.networks() if each not in there | hands_off]
+        stray = [each for each in self.directory.networks() if each not in there and ours(each)]
         for zone in zones:
-            if zone.network_id not in hands_off:
+            if ours(zone.network_id):
                 self.put_zone(zone)
         for network_id in stray:
             self.drop_zone(network_id)
         return [f"forgot network {each}" for each in stray]
 
-    def _converge_records(self, records: Iterable[NameRecord], hands_off: set[str]) -> list[str]:
+    def _converge_records(self, records: Iterable[NameRecord], ours: Callable[[str], bool]) -> list[str]:
         there = {record.endpoint_id for record in records}
-        stray = [each for each in self.directory.endpoints() if each not in there | hands_off]
+        stray = [each for each in self.directory.endpoints() if each not in there and ours(each)]
         for record in records:
-            if record.endpoint_id not in hands_off:
+            if ours(record.endpoint_id):
                 self.put_record(record)
         for endpoint_id in stray:
             self.directory.drop_record(endpoint_id)
         return [f"forgot endpoint {each}" for each in stray]
 
-    async def _converge_sandboxes(self, sandboxes: Iterable[ResolverSandbox], hands_off: set[str]) -> list[str]:
+    async def _converge_sandboxes(
+        self, sandboxes: Iterable[ResolverSandbox], ours: Callable[[str], bool]
+    ) -> list[str]:
         done = []
         there = {sandbox.sandbox_id for sandbox in sandboxes}
-        for sandbox_id in self.directory.sandboxes():
-            if sandbox_id not in there | hands_off:
-                await self.forget_sandbox(sandbox_id)
-                done.append(f"stopped serving sandbox {sandbox_id}")
+        for sandbox_id in set(self.directory.sandboxes()) - there:
+            async with self._order.turn(sandbox_id):
+                if ours(sandbox_id):
+                    await self._forget(sandbox_id)
+                    done.append(f"stopped serving sandbox {sandbox_id}")
         for sandbox in sandboxes:
-            if sandbox.sandbox_id in hands_off:
-                continue
-            new = sandbox.sandbox_id not in self.listeners
-            try:
-                await self.serve(sandbox)
-            except (NotFound, Unavailable) as error:
-                done.append(f"cannot serve sandbox {sandbox.sandbox_id} yet: {error.message}")
-            else:
-                done += [f"serving sandbox {sandbox.sandbox_id}"] if new else []
+            async with self._order.turn(sandbox.sandbox_id):
+                if ours(sandbox.sandbox_id):
+                    done += await self._serve_if_possible(sandbox)
         return done
+
+    async def _serve_if_possible(self, sandbox: ResolverSandbox) -> list[str]:
+        new = sandbox.sandbox_id not in self.listeners
+        try:
+            await self._serve(sandbox)
+        except (NotFound, Unavailable) as error:
+            return [f"cannot serve sandbox {sandbox.sandbox_id} yet: {error.message}"]
+        return [f"serving sandbox {sandbox.sandbox_id}"] if new else []
 
     def _show(self, sandboxes: Iterable[str]) -> None:
         for sandbox_id in sandboxes:

@@ -326,18 +326,19 @@ async def test_commit_said_twice_writes_once(store, outbox):
     assert len(await outbox.read(10)) == 1
 
 
-async def test_after_commands_keep_entry_and_claims_until_finish(side, store):
+async def test_after_commands_keep_the_entry_without_its_claims_until_finish(side, store):
     step = Compensation(subject="cnm.v1.x", body='{"a": "b"}')
     saga = entry(rounds=((Compensation(subject="undo", body="{}"),),))
     await store.begin(saga, Claims(exclusive=("k",)), lease_ms=50)
     await store.commit(saga, Changes(puts=(document(),), after=(step,)))
-    with pytest.raises(Busy):
-        await store.begin(entry("s2"), Claims(exclusive=("k",)), lease_ms=LONG_MS)
+    await store.begin(entry("s2"), Claims(exclusive=("k",)), lease_ms=LONG_MS)
     await side.later(60)
     (found,) = await store.expired("heir", lease_ms=LONG_MS)
     assert found.rounds == ((step,),)
     await store.finish(found)
-    await store.begin(entry("s2"), Claims(exclusive=("k",)), lease_ms=LONG_MS)
+    assert await store.expired("heir", lease_ms=LONG_MS) == []
+    with pytest.raises(Busy):
+        await store.begin(entry("s3"), Claims(exclusive=("k",)), lease_ms=LONG_MS)
 
 
 async def test_finish_twice_or_of_what_is_not_ours_changes_nothing(store):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cnm.bus import Call, set_current_call
-from cnm.errors import CnmError, Conflict, Internal, NotFound, Timeout
+from cnm.errors import CnmError, Conflict, Forbidden, Internal, NotFound, Timeout, Unavailable
 from cnm.messages.bridge import EnsureBridge, PlugEndpoint, RemoveBridge, UnplugEndpoint
+from cnm.messages.endpoint import DeleteEndpoint
 from cnm.messages.ipam import AllocateAddresses, AllocatePools, ReleaseOwned
 from cnm.messages.names import ForgetSandbox, UpdateNames
 from cnm.messages.namespace import EnsureSandbox, RemoveSandbox, RouteSandbox
@@ -24,6 +25,7 @@ from cnm.messages.sandbox import (
     PortRequest,
 )
 from cnm.testing import ManualClock, MemoryBus, MemoryStore
+from cnm_controller.endpoint_handlers import delete_endpoint
 from cnm_controller.founding import found
 from cnm_controller.join import connect
 from cnm_controller.network_handlers import create_network, delete_network, get_network
@@ -70,7 +72,7 @@ class Stage:
     async def recover(self) -> None:
         """Let another controller find what a dead one left."""
         self.clock.move(60_000)
-        await controller_of(self.store, self.bus).sagas._recover_once()
+        await controller_of(self.store, self.bus).sagas.recover_once()
 
 
 @pytest.fixture
@@ -205,7 +207,7 @@ async def test_a_sandbox_delete_that_fails_anywhere_puts_it_back(stage: Stage, b
 async def test_what_a_commit_left_to_do_is_done_by_the_recovery(stage: Stage):
     before = await stage.state()
     await stage.connect()
-    stage.trouble("refuse", ReleaseOwned)
+    stage.bus.refuse(ReleaseOwned, Unavailable("away"), times=1)
 
     await disconnect_sandbox(DisconnectSandbox(sandbox="c1", network="web"), controller=stage.controller)
 
@@ -246,6 +248,107 @@ async def test_what_the_recovery_cannot_undo_yet_it_undoes_later(stage: Stage):
     await stage.recover()
 
     assert await stage.state() == before
+
+
+async def test_an_undo_that_is_refused_for_ever_holds_nothing_up(stage: Stage):
+    stage.trouble("refuse", PublishPorts)
+    stage.bus.refuse(EnsureSandbox, NotFound("its namespace is gone"))
+    with pytest.raises(CnmError):
+        await stage.connect()
+
+    stage.bus.heal(EnsureSandbox)
+    await stage.connect()
+
+
+async def test_a_sandbox_whose_namespace_is_gone_can_leave_and_be_deleted(stage: Stage):
+    await stage.connect()
+    for command in (EnsureSandbox, UpdateNames):
+        stage.bus.refuse(command, NotFound("its namespace is gone"))
+
+    await disconnect_sandbox(DisconnectSandbox(sandbox="c1", network="web"), controller=stage.controller)
+    await delete_sandbox(DeleteSandbox(sandbox="c1"), controller=stage.controller)
+
+    assert stage.world.leases == {}
+    assert stage.world.links == {}
+
+
+async def test_a_deadline_during_the_commit_undoes_nothing(stage: Stage):
+    commit = stage.store.commit
+
+    async def slow(entry, changes):
+        documents = await commit(entry, changes)
+        await asyncio.sleep(0.1)
+        return documents
+
+    stage.store.commit = slow
+    try:
+        async with asyncio.timeout(0.05):
+            endpoint = await stage.connect()
+    finally:
+        stage.store.commit = commit
+
+    assert set(stage.world.links) == {endpoint.id}
+    assert (await get_sandbox(GetSandbox(sandbox="c1"), controller=stage.controller)).endpoints
+
+
+async def test_a_commit_whose_answer_is_lost_is_not_undone(stage: Stage):
+    commit = stage.store.commit
+
+    async def lost(entry, changes):
+        await commit(entry, changes)
+        raise Unavailable("Redis went away")
+
+    stage.store.commit = lost
+    with pytest.raises(Unavailable):
+        await stage.connect()
+    stage.store.commit = commit
+    await stage.recover()
+
+    shown = await get_sandbox(GetSandbox(sandbox="c1"), controller=stage.controller)
+    assert set(stage.world.links) == {endpoint.id for endpoint in shown.endpoints} != set()
+
+
+async def test_who_lost_its_lease_undoes_nothing_of_who_took_over(stage: Stage):
+    commit = stage.store.commit
+
+    async def overtaken(entry, changes):
+        stage.store.commit = commit
+        await stage.recover()
+        rival = controller_of(stage.store, stage.bus)
+        await connect(ConnectSandbox(sandbox="c1", network="web", name="winner"), controller=rival)
+        return await commit(entry, changes)
+
+    stage.store.commit = overtaken
+    with pytest.raises(CnmError):
+        await stage.connect()
+
+    shown = await get_sandbox(GetSandbox(sandbox="c1"), controller=stage.controller)
+    assert [endpoint.name for endpoint in shown.endpoints] == ["winner"]
+    assert set(stage.world.links) == {shown.endpoints[0].id}
+    assert [port for port, _ in stage.world.ports[shown.id]] == [8080]
+
+
+async def test_deleting_without_force_never_takes_an_endpoint_out_of_a_sandbox(stage: Stage):
+    endpoint = await stage.connect()
+
+    with pytest.raises(Forbidden, match="c1"):
+        await delete_endpoint(DeleteEndpoint(endpoint=endpoint.id), controller=stage.controller)
+
+    await delete_endpoint(DeleteEndpoint(endpoint=endpoint.id, force=True), controller=stage.controller)
+    assert stage.world.leases == {}
+
+
+async def test_a_namespace_is_adopted_once(stage: Stage):
+    rival = controller_of(stage.store, stage.bus)
+    outcomes = await asyncio.gather(
+        *(
+            create_sandbox(CreateSandbox(name=name, netns="/run/netns/x"), controller=each)
+            for name, each in (("x1", stage.controller), ("x2", rival))
+        ),
+        return_exceptions=True,
+    )
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Sandbox"]
 
 
 async def test_a_taken_port_leaves_the_sandbox_as_before(stage: Stage):
