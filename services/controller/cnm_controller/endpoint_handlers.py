@@ -54,12 +54,15 @@ async def list_endpoints(command: ListEndpoints, *, controller: Controller) -> E
     documents = snapshot.documents or {}
     networks = {each.id: read(NetworkBody, each) for each in documents["network"]}
     revisions = {each.id: each.revision for each in documents["endpoint"]}
-    bodies = [read(EndpointBody, each) for each in documents["endpoint"] if only in (None, each.scope)]
-    bodies = [body for body in bodies if _matches(body, networks.get(body.network_id), command.filters)]
+    every = [read(EndpointBody, each) for each in documents["endpoint"] if only in (None, each.scope)]
+
+    def passes(body: EndpointBody) -> bool:
+        return _matches(body, networks.get(body.network_id), command.filters)
+
     return Endpoints(
         endpoints=[
             endpoint_view(body, networks.get(body.network_id), revisions[body.id])
-            for body in window(bodies, after=command.after, limit=command.limit)
+            for body in window(every, passes, after=command.after, limit=command.limit)
         ]
     )
 

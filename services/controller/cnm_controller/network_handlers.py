@@ -90,14 +90,12 @@ async def list_networks(command: ListNetworks, *, controller: Controller) -> Net
     for document in documents["endpoint"]:
         endpoints.setdefault(document.scope, []).append(read(EndpointBody, document))
     revisions = {document.id: document.revision for document in documents["network"]}
-    bodies = [
-        network
-        for document in documents["network"]
-        if matches(
-            network := read(NetworkBody, document), command.filters, endpoints=len(endpoints.get(document.id, ()))
-        )
-    ]
-    bodies = window(bodies, after=command.after, limit=command.limit)
+
+    def passes(network: NetworkBody) -> bool:
+        return matches(network, command.filters, endpoints=len(endpoints.get(network.id, ())))
+
+    every = [read(NetworkBody, document) for document in documents["network"]]
+    bodies = window(every, passes, after=command.after, limit=command.limit)
     usages = await count_pools(controller.bus, bodies)
     return Networks(
         networks=[

@@ -28,7 +28,7 @@ from cnm.messages.node import (
 )
 from cnm.version import VERSION
 from cnm_controller import slices
-from cnm_controller.controller import Controller, alive, is_ready
+from cnm_controller.controller import SEEN_WITHIN, Controller, alive, is_ready
 from cnm_controller.documents import EndpointBody, SandboxBody, read
 from cnm_controller.drivers import DRIVERS, IPAM_DRIVERS
 from cnm_controller.events import event
@@ -126,7 +126,8 @@ async def heartbeat(command: Heartbeat, *, controller: Controller) -> Empty:
     shown = {"name": command.node, "worker": command.worker, "address": command.address}
     joined = event("node", "joined", command.node, shown, node=command.node)
     left = event("node", "left", command.node, shown, node=command.node)
-    if await controller.nodes.report(command, now=controller.now(), joined=joined, left=left):
+    now = controller.now()
+    if await controller.nodes.report(command, now=now, dead_before=now - SEEN_WITHIN, joined=joined, left=left):
         controller.sagas.committed()
     return Empty()
 

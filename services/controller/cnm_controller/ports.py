@@ -25,9 +25,17 @@ class Nodes(Protocol):
     """The nodes that ever reported."""
 
     async def report(
-        self, heartbeat: Heartbeat, *, now: datetime, joined: OutgoingEvent, left: OutgoingEvent
+        self,
+        heartbeat: Heartbeat,
+        *,
+        now: datetime,
+        dead_before: datetime,
+        joined: OutgoingEvent,
+        left: OutgoingEvent,
     ) -> bool:
         """Note a heartbeat; publish ``joined`` with a node's first worker and ``left`` with its last.
+
+        Workers that were last heard of before ``dead_before`` do not count.
 
         Returns whether an event was written.
         """

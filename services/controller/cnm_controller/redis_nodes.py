@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from cnm.messages.message import decode_trusted, encode
+from cnm.messages.message import decode_trusted, encode, to_builtins
 from cnm.messages.node import Heartbeat, NodeWorker
 from cnm.redis_store import OUTBOX, PREFIX, translated
 from cnm.store import OutgoingEvent
@@ -16,8 +16,11 @@ NODES = PREFIX + "nodes"
 
 _REPORT = """
 local workers = 0
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if string.sub(field, 1, #ARGV[1] + 1) == ARGV[1] .. '/' then workers = workers + 1 end
+local fields = redis.call('HGETALL', KEYS[1])
+for i = 1, #fields, 2 do
+  local alive = string.sub(fields[i], 1, #ARGV[1] + 1) == ARGV[1] .. '/'
+    and cjson.decode(fields[i + 1])['last_seen'] >= ARGV[11]
+  if alive then workers = workers + 1 end
 end
 local event = nil
 if ARGV[4] == 'leaving' then
@@ -42,7 +45,13 @@ class RedisNodes:
         self._report = redis.register_script(_REPORT)
 
     async def report(
-        self, heartbeat: Heartbeat, *, now: datetime, joined: OutgoingEvent, left: OutgoingEvent
+        self,
+        heartbeat: Heartbeat,
+        *,
+        now: datetime,
+        dead_before: datetime,
+        joined: OutgoingEvent,
+        left: OutgoingEvent,
     ) -> bool:
         worker = NodeWorker(
             name=heartbeat.worker, state="ready", version=heartbeat.version, pid=heartbeat.pid, last_seen=now
@@ -60,7 +69,14 @@ class RedisNodes:
             )
         events = [part for event in (joined, left) for part in (event.id, event.subject, event.body)]
         async with translated():
-            arguments: list[Any] = [heartbeat.node, heartbeat.worker, encode(worker), described, *events]
+            arguments: list[Any] = [
+                heartbeat.node,
+                heartbeat.worker,
+                encode(worker),
+                described,
+                *events,
+                to_builtins(dead_before),
+            ]
             return bool(await self._report(keys=[NODES, OUTBOX], args=arguments))
 
     async def every(self) -> list[NodeState]:

@@ -118,15 +118,15 @@ async def list_sandboxes(command: ListSandboxes, *, controller: Controller) -> S
     for document in documents["endpoint"]:
         body = read(EndpointBody, document)
         endpoints.setdefault(body.sandbox_id or "", []).append(body)
-    bodies = [
-        sandbox
-        for document in documents["sandbox"]
-        if matches(sandbox := read(SandboxBody, document), command.filters)
-    ]
+
+    def passes(sandbox: SandboxBody) -> bool:
+        return matches(sandbox, command.filters)
+
+    every = [read(SandboxBody, document) for document in documents["sandbox"]]
     return Sandboxes(
         sandboxes=[
             sandbox_view(body, revisions[body.id], joined_of(endpoints.get(body.id, ()), networks), revisions)
-            for body in window(bodies, after=command.after, limit=command.limit)
+            for body in window(every, passes, after=command.after, limit=command.limit)
         ]
     )
 

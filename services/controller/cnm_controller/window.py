@@ -1,6 +1,7 @@
 """Cuts a list to what a client asked for: after an id, at most so many."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from cnm.errors import NotFound
@@ -9,8 +10,10 @@ from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
 Body = TypeVar("Body", NetworkBody, SandboxBody, EndpointBody)
 
 
-def window(bodies: Sequence[Body], *, after: str | None, limit: int | None) -> list[Body]:
-    """Return the part of a list that follows an id.
+def window(
+    bodies: Sequence[Body], keep: Callable[[Body], bool], *, after: str | None, limit: int | None
+) -> list[Body]:
+    """Return what passes a filter of the part of a list that follows an id, whether that one passes or not.
 
     Raises:
         NotFound: the id is not in the list.
@@ -21,4 +24,4 @@ def window(bodies: Sequence[Body], *, after: str | None, limit: int | None) -> l
         if after not in ids:
             raise NotFound(f"after: nothing in the list has id {after!r}")
         begin = ids.index(after) + 1
-    return list(bodies[begin:] if limit is None else bodies[begin : begin + limit])
+    return list(islice((body for body in bodies[begin:] if keep(body)), limit))
