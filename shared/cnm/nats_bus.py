@@ -227,6 +227,7 @@ class NatsBus:
                     if reply is None and not again:
                         raise Timeout(f"no reply on {subject} within {left_s:.1f} s")
                     if reply is None:
+                        log.warning("request.resent", subject=subject, after_s=RESEND_S)
                         taken = True
                         give_up = min(until, time.monotonic() + RETRY_FOR_S)
                         continue

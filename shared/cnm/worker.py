@@ -153,8 +153,15 @@ async def reporting(
     ``describe`` adds what else the heartbeat says.
     """
 
+    described: dict[str, Any] = {}
+
     async def beat(*, leaving: bool) -> None:
-        more = await describe() if describe is not None and not leaving else {}
+        nonlocal described
+        if describe is not None and not leaving:
+            try:
+                described = await describe()
+            except OSError as error:  # such as a dump that was disturbed: what was known is still true enough
+                log.warning("heartbeat.undescribed", error=str(error))
         heartbeat = Heartbeat(
             node=worker.settings.node,
             worker=worker.name,
@@ -162,7 +169,7 @@ async def reporting(
             pid=os.getpid(),
             run_dir=str(worker.settings.run_dir),
             leaving=leaving,
-            **more,
+            **({} if leaving else described),
         )
         try:
             await worker.bus.ask(heartbeat)
@@ -212,7 +219,7 @@ class Converging:
         while True:
             try:
                 await self.once()
-            except CnmError as error:
+            except (CnmError, OSError) as error:  # the kernel's refusals are OSErrors
                 log.info("converge.waiting", error=str(error))
                 await asyncio.sleep(FIRST_TRY_S)
             else:
@@ -224,8 +231,8 @@ class Converging:
             await asyncio.sleep(CONVERGE_PERIOD_S)
             try:
                 await self.once()
-            except CnmError as error:
-                log.info("converge.failed", error=str(error))
+            except (CnmError, OSError) as error:  # such as a dump that was disturbed: the next turn mends it
+                log.warning("converge.failed", error=str(error))
 
 
 def _configure_log() -> None:
