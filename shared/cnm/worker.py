@@ -152,7 +152,6 @@ async def reporting(
 
     ``describe`` adds what else the heartbeat says.
     """
-
     described: dict[str, Any] = {}
 
     async def beat(*, leaving: bool) -> None:

@@ -26,11 +26,6 @@ from cnm_controller.window import window
 FILTERS = ("name", "id", "network", "label")
 
 
-async def create_endpoint(command: CreateEndpoint, *, controller: Controller) -> Endpoint:
-    """Reserve an endpoint's addresses; see ``join.create``."""
-    return await join.create(command, controller=controller)
-
-
 async def get_endpoint(command: GetEndpoint, *, controller: Controller) -> Endpoint:
     """Show an endpoint.
 
@@ -97,11 +92,6 @@ async def delete_endpoint(command: DeleteEndpoint, *, controller: Controller) ->
     return Empty()
 
 
-async def join_endpoint(command: JoinEndpoint, *, controller: Controller) -> Endpoint:
-    """Put an endpoint into a sandbox; see ``join.join``."""
-    return await join.join(command, controller=controller)
-
-
 async def leave_endpoint(command: LeaveEndpoint, *, controller: Controller) -> Endpoint:
     """Take an endpoint out of its sandbox.
 
@@ -123,10 +113,10 @@ def routes(controller: Controller) -> tuple[Route, ...]:
         )
 
     return (
-        route(CreateEndpoint, create_endpoint, once=True),
+        route(CreateEndpoint, join.create, once=True),
         route(GetEndpoint, get_endpoint),
         route(ListEndpoints, list_endpoints),
         route(DeleteEndpoint, delete_endpoint, once=True),
-        route(JoinEndpoint, join_endpoint, once=True, ordered=True),
+        route(JoinEndpoint, join.join, once=True, ordered=True),
         route(LeaveEndpoint, leave_endpoint, once=True, ordered=True),
     )

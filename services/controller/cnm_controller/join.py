@@ -34,6 +34,8 @@ from cnm_controller.sagas import Rounds, Saga, Step, until_fresh
 from cnm_controller.specs import Joined, publish
 from cnm_controller.views import endpoint_view
 
+NO_SERVICES = "service {!r} is kept but not served yet: no load balancer is there"
+
 
 async def create(command: CreateEndpoint, *, controller: Controller) -> Endpoint:
     """Reserve an endpoint's addresses on a network.
@@ -57,6 +59,8 @@ async def create(command: CreateEndpoint, *, controller: Controller) -> Endpoint
             shown = endpoint_view(endpoint, network, 1)
             puts = (*ground.documents(network), endpoint.document())
             await saga.commit(Changes(puts=puts, events=(event("endpoint", "created", endpoint.id, shown),)))
+        if endpoint.service is not None:
+            return endpoint_view(endpoint, network, 1, [NO_SERVICES.format(endpoint.service.name)])
         return shown
 
     return await until_fresh(attempt)

@@ -28,6 +28,7 @@ from cnm_controller.events import event
 from cnm_controller.ledger import Read
 from cnm_controller.network import check_create, check_filters, decide_create, matches
 from cnm_controller.pools import count_pools, with_pools
+from cnm_controller.ports import NodeState
 from cnm_controller.sagas import Step, until_fresh
 from cnm_controller.specs import bridge_name
 from cnm_controller.views import network_view
@@ -59,10 +60,21 @@ async def create_network(command: CreateNetwork, *, controller: Controller) -> N
             raise Conflict(reason, holder=holder.id)
         network = await with_pools(network, nodes, saga)
         await saga.run(*ensure_on(ready, network))
-        shown = network_view(network, 1, [], await count_pools(controller.bus, [network]))
-        events = (event("network", "created", network.id, shown),)
+        usages = await count_pools(controller.bus, [network])
+        events = (event("network", "created", network.id, network_view(network, 1, [], usages)),)
         await saga.commit(Changes(puts=(network.document(),), events=events))
-    return shown
+    return network_view(network, 1, [], usages, _warnings(network, ready))
+
+
+def _warnings(network: NetworkBody, ready: Sequence[NodeState]) -> list[str]:
+    """Say what of a network is not as a client may think."""
+    warnings = []
+    if not ready:
+        warnings.append("no node's bridge driver is there: the bridge is made when one is")
+    if network.dns.domains:
+        shown = ", ".join(sorted(network.dns.domains))
+        warnings.append(f"dns.domains is kept but not served yet, names under {shown} go to the other servers")
+    return warnings
 
 
 async def get_network(command: GetNetwork, *, controller: Controller) -> Network:

@@ -5,7 +5,6 @@ from typing import Any
 
 from cnm.bus import Route
 from cnm.errors import Conflict, NotFound
-from cnm.messages.endpoint import Endpoint
 from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.message import Command, Empty
 from cnm.messages.names import ForgetSandbox, UpdateNames
@@ -193,11 +192,6 @@ def _deletion(found: Read[SandboxBody], joined: list[Joined]) -> Changes:
     )
 
 
-async def connect_sandbox(command: ConnectSandbox, *, controller: Controller) -> Endpoint:
-    """Create an endpoint and join it to a sandbox; see ``join.connect``."""
-    return await join.connect(command, controller=controller)
-
-
 async def disconnect_sandbox(command: DisconnectSandbox, *, controller: Controller) -> Empty:
     """Take a sandbox off a network.
 
@@ -228,6 +222,6 @@ def routes(controller: Controller) -> tuple[Route, ...]:
         route(GetSandbox, get_sandbox),
         route(ListSandboxes, list_sandboxes),
         route(DeleteSandbox, delete_sandbox, once=True, ordered=True),
-        route(ConnectSandbox, connect_sandbox, once=True, ordered=True),
+        route(ConnectSandbox, join.connect, once=True, ordered=True),
         route(DisconnectSandbox, disconnect_sandbox, once=True, ordered=True),
     )
