@@ -4,6 +4,7 @@ msgspec stops at the first fault; a client of CNM is told *every* fault, so a bo
 once more, field by field, and what is sound of it is checked further.
 """
 
+import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -273,4 +274,16 @@ def schema(kind: Any) -> dict[str, Any]:
     def hook(unknown: type) -> dict[str, Any]:
         return SCHEMA_FORMATS[unknown]
 
-    return msgspec.json.schema(kind, schema_hook=hook)
+    return _cleaned(msgspec.json.schema(kind, schema_hook=hook))
+
+
+def _cleaned(part: Any) -> Any:
+    """Take the indentation out of descriptions: docstrings have it, but for those that Python 3.13 compiled."""
+    if isinstance(part, list):
+        return [_cleaned(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        name: inspect.cleandoc(each) if name == "description" and isinstance(each, str) else _cleaned(each)
+        for name, each in part.items()
+    }
