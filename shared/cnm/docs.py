@@ -18,7 +18,7 @@ import msgspec
 
 from cnm.errors import BY_CODE, ErrorReply
 from cnm.messages import COMMANDS, EVENTS
-from cnm.messages.message import Command, Event, schema
+from cnm.messages.message import Command, Event, schema, unindented
 from cnm.types import SCHEMA_FORMATS
 from cnm.version import VERSION
 
@@ -73,7 +73,7 @@ def _components(template: str) -> tuple[list[Schema], dict[str, Schema]]:
     roots, parts = msgspec.json.schema_components(
         [*kinds, Event, ErrorReply], schema_hook=lambda kind: SCHEMA_FORMATS[kind], ref_template=template
     )
-    return list(roots), dict(parts)
+    return list(unindented(roots)), dict(unindented(dict(parts)))
 
 
 def asyncapi() -> Schema:

@@ -274,16 +274,17 @@ def schema(kind: Any) -> dict[str, Any]:
     def hook(unknown: type) -> dict[str, Any]:
         return SCHEMA_FORMATS[unknown]
 
-    return _cleaned(msgspec.json.schema(kind, schema_hook=hook))
+    cleaned: dict[str, Any] = unindented(msgspec.json.schema(kind, schema_hook=hook))
+    return cleaned
 
 
-def _cleaned(part: Any) -> Any:
+def unindented(part: Any) -> Any:
     """Take the indentation out of descriptions: docstrings have it, but for those that Python 3.13 compiled."""
     if isinstance(part, list):
-        return [_cleaned(each) for each in part]
+        return [unindented(each) for each in part]
     if not isinstance(part, dict):
         return part
     return {
-        name: inspect.cleandoc(each) if name == "description" and isinstance(each, str) else _cleaned(each)
+        name: inspect.cleandoc(each) if name == "description" and isinstance(each, str) else unindented(each)
         for name, each in part.items()
     }
