@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nats
 import pytest
+from nats.errors import NoRespondersError
 
 STATUS = {
     "invalid": "400",
@@ -82,7 +83,16 @@ class Api:
     async def send(self, verb, body=None, headers=None, *, raw=None, timeout=20):
         """Return what came back: the body, and the headers."""
         data = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
-        message = await self.client.request(f"cnm.v1.{verb}", data, timeout=timeout, headers=headers)
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                message = await self.client.request(f"cnm.v1.{verb}", data, timeout=timeout, headers=headers)
+            except NoRespondersError:  # a worker that was killed is not back yet: nobody took the request
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                break
         return json.loads(message.data), dict(message.headers or {})
 
     def call(self, verb, body=None, headers=None, **more):
