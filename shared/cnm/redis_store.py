@@ -113,14 +113,14 @@ _SNAPSHOT = (
     _COMMON
     + """
 local clock = redis.call('GET', P .. 'clock') or '0'
-if A['known'] == tonumber(clock) then return {clock, {}, {}} end
+if A['known'] == tonumber(clock) then return {clock, {}, {}, {}} end
 local out = {}
 for i, kind in ipairs(A['kinds']) do
   local docs = {}
   for j, id in ipairs(redis.call('ZRANGE', P .. 'all:' .. kind, 0, -1)) do docs[#docs + 1] = load(kind, id) end
   out[i] = docs
 end
-return {clock, out, redis.call('HKEYS', P .. 'claims')}
+return {clock, out, redis.call('HKEYS', P .. 'claims'), A['journal'] and redis.call('HVALS', P .. 'journal') or {}}
 """
 )
 
@@ -301,13 +301,21 @@ class RedisStore:
         rows = await self._run(self._list, [kind, f"index:{index}" if index else f"all:{kind}"])
         return [_document(row) for row in rows]
 
-    async def snapshot(self, kinds: Sequence[str], *, known_clock: int | None = None) -> Snapshot:
+    async def snapshot(
+        self, kinds: Sequence[str], *, known_clock: int | None = None, journal: bool = False
+    ) -> Snapshot:
         known = -1 if known_clock is None else known_clock
-        clock, rows, claimed = await self._run(self._snapshot, {"kinds": kinds, "known": known})
+        asked = {"kinds": kinds, "known": known, "journal": journal}
+        clock, rows, claimed, entries = await self._run(self._snapshot, asked)
         if int(clock) == known:
             return Snapshot(clock=known, documents=None)
         documents = {kind: [_document(row) for row in part] for kind, part in zip(kinds, rows, strict=True)}
-        return Snapshot(clock=int(clock), documents=documents, claimed=tuple(key.decode() for key in claimed))
+        return Snapshot(
+            clock=int(clock),
+            documents=documents,
+            claimed=tuple(key.decode() for key in claimed),
+            journal=tuple(msgspec.json.decode(entry, type=Entry) for entry in entries),
+        )
 
     async def begin(self, entry: Entry, claims: Claims, *, lease_ms: int) -> None:
         asked = {

@@ -108,11 +108,13 @@ class Snapshot:
     """The documents of some kinds at one moment, and the keys that sagas hold for themselves then.
 
     ``clock`` moves with every begin, commit and abort; documents are absent when it is the one already known.
+    ``journal`` is there when it was asked for.
     """
 
     clock: int
     documents: dict[str, list[Document]] | None
     claimed: tuple[str, ...] = ()
+    journal: tuple[Entry, ...] = ()
 
 
 class Busy(Exception):
@@ -153,7 +155,9 @@ class Store(Protocol):
         """Return all documents of a kind, or those in an index, by creation, then id."""
         ...
 
-    async def snapshot(self, kinds: Sequence[str], *, known_clock: int | None = None) -> Snapshot:
+    async def snapshot(
+        self, kinds: Sequence[str], *, known_clock: int | None = None, journal: bool = False
+    ) -> Snapshot:
         """Return all documents of several kinds as they stand at one moment."""
         ...
 

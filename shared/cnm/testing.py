@@ -125,12 +125,15 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda each: (each.created_ms, each.id))
 
-    async def snapshot(self, kinds: Sequence[str], *, known_clock: int | None = None) -> Snapshot:
+    async def snapshot(
+        self, kinds: Sequence[str], *, known_clock: int | None = None, journal: bool = False
+    ) -> Snapshot:
         await _reach(self.down)
         if known_clock == self._clock:
             return Snapshot(clock=self._clock, documents=None)
         documents = {kind: self._list(kind) for kind in kinds}
-        return Snapshot(clock=self._clock, documents=documents, claimed=tuple(self.exclusive))
+        entries = tuple(self.journal.values()) if journal else ()
+        return Snapshot(clock=self._clock, documents=documents, claimed=tuple(self.exclusive), journal=entries)
 
     async def begin(self, entry: Entry, claims: Claims, *, lease_ms: int) -> None:
         await _reach(self.down)

@@ -106,6 +106,20 @@ def parse_prefix(text: str) -> Prefix:
     return loose
 
 
+def without_host_bits(text: str) -> str | None:
+    """Return what a text that is a prefix but for its host bits should be; None for any other."""
+    try:
+        parse_prefix(text)
+    except ValueError:
+        try:
+            right = str(ipaddress.ip_network(text, strict=False))
+            parse_prefix(right)
+        except ValueError:
+            return None
+        return right if text.rpartition("/")[2] == right.rpartition("/")[2] else None
+    return None
+
+
 def parse_interface(text: str) -> Interface:
     """Read an address with its prefix length.
 

@@ -7,10 +7,12 @@ from cnm import redis_store
 from cnm.redis_replies import RedisReplies
 from cnm.relay import Relay
 from cnm.worker import Service, Worker, run
+from cnm_controller import bookkeeping
 from cnm_controller.controller import Controller
 from cnm_controller.founding import found
 from cnm_controller.handlers import routes
 from cnm_controller.ledger import Ledger
+from cnm_controller.redis_ipam_drivers import RedisIpamDrivers
 from cnm_controller.redis_nodes import RedisNodes
 from cnm_controller.sagas import Sagas
 
@@ -22,11 +24,19 @@ async def controller(worker: Worker) -> AsyncIterator[Service]:
         store = redis_store.RedisStore(redis)
         relay = Relay(redis_store.RedisOutbox(redis), worker.bus.publish_event)
         sagas = Sagas(store, worker.bus, committed=relay.nudge)
-        parts = Controller(ledger=Ledger(store), sagas=sagas, bus=worker.bus, nodes=RedisNodes(redis))
+        parts = Controller(
+            ledger=Ledger(store),
+            sagas=sagas,
+            bus=worker.bus,
+            nodes=RedisNodes(redis),
+            ipam_drivers=RedisIpamDrivers(redis),
+        )
         await worker.bus.ensure_stream()
         for task in (relay.run(), sagas.keep_leases(), sagas.recover()):
             worker.tasks.create_task(task)
         await found(sagas)
+        for task in (bookkeeping.keep(parts), bookkeeping.keep_replaying(parts)):
+            worker.tasks.create_task(task)
         yield Service(routes=routes(parts), replies=RedisReplies(redis))
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from cnm.bus import Bus
 from cnm.errors import NotFound, Unavailable
 from cnm_controller.ledger import Ledger
-from cnm_controller.ports import Nodes, NodeState
+from cnm_controller.ports import IpamDrivers, Nodes, NodeState
 from cnm_controller.sagas import Sagas
 
 SEEN_WITHIN = timedelta(seconds=6)
@@ -31,12 +31,17 @@ class Controller:
     sagas: Sagas
     bus: Bus
     nodes: Nodes
+    ipam_drivers: IpamDrivers
     now: Callable[[], datetime] = _now
     new_id: Callable[[], str] = _new_id
 
     def bridging(self, nodes: Sequence[NodeState]) -> list[NodeState]:
         """Return those of some nodes whose bridge driver is alive."""
         return [node for node in nodes if "cnm-driver-bridge" in alive(node, self.now())]
+
+    def is_heard(self, last_seen: datetime) -> bool:
+        """Say whether who was heard of then is taken to be there."""
+        return self.now() - last_seen <= SEEN_WITHIN
 
     async def node_for(self, name: str | None) -> NodeState:
         """Choose the node for a sandbox: the one named, else the first that is ready.

@@ -8,11 +8,11 @@ import structlog
 
 from cnm.errors import CnmError, Forbidden, NotFound
 from cnm.messages.endpoint import Endpoint
-from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.namespace import EnsureSandbox
 from cnm.messages.ports import PublishedPorts
 from cnm.messages.sandbox import PortBinding
 from cnm.store import Changes, Claims, Compensation
+from cnm_controller.addressing import release
 from cnm_controller.attach import detach_steps, gateway_moved, restore_steps, route_steps
 from cnm_controller.controller import Controller
 from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
@@ -71,7 +71,7 @@ async def _delete_alone(controller: Controller, found: Read[EndpointBody], on: R
         changes = Changes(
             deletes=(found.document,),
             events=(event("endpoint", "deleted", found.body.id, shown),),
-            after=(_release(found.body),),
+            after=_released(found.body, on.body),
         )
         await saga.commit(changes)
     return shown
@@ -114,7 +114,7 @@ async def _detach_from(
             puts=tuple(puts),
             deletes=(found.document,) if delete else (),
             events=tuple(events),
-            after=(_release(found.body),) if delete else (),
+            after=_released(found.body, on.body) if delete else (),
         )
         await saga.commit(changes)
     return shown
@@ -146,5 +146,5 @@ def bound_after(
     return [] if sandbox.requests and gateway_moved(before, after) else sandbox.bound
 
 
-def _release(endpoint: EndpointBody) -> Compensation:
-    return Step(command=ReleaseOwned(owner=endpoint.id)).compensation()
+def _released(endpoint: EndpointBody, network: NetworkBody) -> tuple[Compensation, ...]:
+    return tuple(step.compensation() for step in release(network, endpoint.id))

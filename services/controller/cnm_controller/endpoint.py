@@ -3,15 +3,13 @@
 import re
 import secrets
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
 
 from cnm.errors import Fault, Forbidden, Invalid
 from cnm.messages.endpoint import CreateEndpoint, ServiceBackend
-from cnm.messages.ipam import AddressWanted
 from cnm.messages.sandbox import ConnectSandbox
 from cnm.types import Address, canonical_mac
 from cnm_controller.documents import EndpointBody, NetworkBody
-from cnm_controller.options import ENDPOINT_IFNAME, ENDPOINT_SYSCTLS, SERIAL, as_text
+from cnm_controller.options import ENDPOINT_IFNAME, ENDPOINT_SYSCTLS, as_text
 
 _SYSCTL = re.compile(r"^net\.[a-z0-9]+\.[a-z0-9_]+\.(IFNAME|ifname)\.[a-z0-9_]+$")
 
@@ -107,14 +105,3 @@ def check_join_sysctls(sysctls: dict[str, str]) -> None:
     faults = [sysctl_fault(name, value) for name, value in sysctls.items() if not _SYSCTL.match(name)]
     if faults:
         raise Invalid.of(faults)
-
-
-def wanted_addresses(network: NetworkBody, ipv4: IPv4Address | None, ipv6: IPv6Address | None) -> list[AddressWanted]:
-    """Return what to ask IPAM for: of each pool, in order, an address, fixed where one is asked for."""
-    fixed = {4: ipv4, 6: ipv6}
-    return [AddressWanted(pool_id=pool.pool_id, address=fixed[pool.subnet.version]) for pool in network.pools]
-
-
-def lease_options(network: NetworkBody) -> dict[str, str]:
-    """Return the options of a network's address requests."""
-    return {SERIAL: network.ipam_options[SERIAL]} if SERIAL in network.ipam_options else {}

@@ -1,7 +1,7 @@
 """Everything that the controller answers, one file a noun."""
 
 from cnm.bus import Route
-from cnm_controller import endpoint_handlers, network_handlers, node_handlers, sandbox_handlers
+from cnm_controller import endpoint_handlers, network_handlers, node_handlers, sandbox_handlers, system_handlers
 from cnm_controller.controller import Controller
 
 
@@ -12,4 +12,5 @@ def routes(controller: Controller) -> tuple[Route, ...]:
         *sandbox_handlers.routes(controller),
         *endpoint_handlers.routes(controller),
         *node_handlers.routes(controller),
+        *system_handlers.routes(controller),
     )

@@ -8,10 +8,18 @@ import msgspec
 from cnm.errors import Conflict
 from cnm.messages.bridge import Plugged
 from cnm.messages.endpoint import CreateEndpoint, Endpoint, JoinEndpoint
-from cnm.messages.ipam import AllocateAddresses, AllocatedAddresses, ReleaseOwned
+from cnm.messages.ipam import AllocatedAddresses
 from cnm.messages.ports import PublishedPorts
 from cnm.messages.sandbox import ConnectSandbox, PortBinding
 from cnm.store import Changes, Claims, Document
+from cnm_controller.addressing import (
+    addresses_step,
+    driver_of,
+    endpoint_label,
+    release,
+    wanted_addresses,
+    with_pools,
+)
 from cnm_controller.attach import (
     UNBOUND,
     attach_steps,
@@ -24,13 +32,12 @@ from cnm_controller.attach import (
 )
 from cnm_controller.controller import Controller
 from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
-from cnm_controller.endpoint import check_join_sysctls, decide_endpoint, lease_options, wanted_addresses
+from cnm_controller.endpoint import check_join_sysctls, decide_endpoint
 from cnm_controller.events import event, port_events
 from cnm_controller.ledger import Read
 from cnm_controller.options import ENDPOINT_IFNAME
-from cnm_controller.pools import with_pools
 from cnm_controller.ports import NodeState
-from cnm_controller.sagas import Rounds, Saga, Step, until_fresh
+from cnm_controller.sagas import Rounds, Saga, until_fresh
 from cnm_controller.specs import Joined, publish
 from cnm_controller.views import endpoint_view
 
@@ -51,11 +58,11 @@ async def create(command: CreateEndpoint, *, controller: Controller) -> Endpoint
         ground = await _Ground.of(on, controller)
         endpoint = decide_endpoint(command, on.body, id=controller.new_id(), name=command.name, now=controller.now())
         claims = _claims_of_new(endpoint, ground)
-        undo = (*ground.undo(controller), [Step(command=ReleaseOwned(owner=endpoint.id))])
-        label = f"endpoint {endpoint.name!r} on network {on.body.name!r}"
+        undo = (*ground.undo(controller), release(on.body, endpoint.id, unused=True))
+        label = endpoint_label(endpoint, on.body)
         async with controller.sagas.begin("endpoint.create", claims, undo, label=label) as saga:
             network = await ground.prepare(saga, controller)
-            endpoint = await _allocate(saga, endpoint, network, command)
+            endpoint = await _allocate(saga, endpoint, network, command, controller)
             shown = endpoint_view(endpoint, network, 1)
             puts = (*ground.documents(network), endpoint.document())
             await saga.commit(Changes(puts=puts, events=(event("endpoint", "created", endpoint.id, shown),)))
@@ -88,13 +95,13 @@ async def connect(command: ConnectSandbox, *, controller: Controller) -> Endpoin
         claims = _claims_of_new(endpoint, ground, home)
         undo = (
             *ground.undo(controller),
-            [Step(command=ReleaseOwned(owner=endpoint.id))],
+            release(on.body, endpoint.id, unused=True),
             undo_attach(home.body, before, endpoint.id),
         )
-        label = f"endpoint {endpoint.name!r} on network {on.body.name!r}"
+        label = endpoint_label(endpoint, on.body)
         async with controller.sagas.begin("sandbox.connect", claims, undo, label=label) as saga:
             network = await ground.prepare(saga, controller)
-            endpoint = await _allocate(saga, endpoint, network, command)
+            endpoint = await _allocate(saga, endpoint, network, command, controller)
             new = Joined(endpoint=endpoint, network=network)
             return await _join(saga, home, before, new, made=True, also=ground.documents(network))
 
@@ -127,7 +134,7 @@ async def join(command: JoinEndpoint, *, controller: Controller) -> Endpoint:
             unchanged=(home.document, found.document),
         )
         undo = (undo_attach(home.body, before, endpoint.id),)
-        label = f"endpoint {endpoint.name!r} on network {on.body.name!r}"
+        label = endpoint_label(endpoint, on.body)
         async with controller.sagas.begin("endpoint.join", claims, undo, label=label) as saga:
             new = Joined(endpoint=endpoint, network=on.body)
             return await _join(saga, home, before, new, made=False, revision=found.document.revision)
@@ -170,23 +177,19 @@ def _settled(
 
 
 async def _allocate(
-    saga: Saga, endpoint: EndpointBody, network: NetworkBody, command: CreateEndpoint | ConnectSandbox
+    saga: Saga,
+    endpoint: EndpointBody,
+    network: NetworkBody,
+    command: CreateEndpoint | ConnectSandbox,
+    controller: Controller,
 ) -> EndpointBody:
     """Reserve the addresses of an endpoint; a network without pools has none to give."""
     wanted = wanted_addresses(network, command.ipv4_address, command.ipv6_address)
     if not wanted:
         await saga.run()
         return endpoint
-    step = Step(
-        command=AllocateAddresses(
-            owner=endpoint.id,
-            owner_label=f"endpoint {endpoint.name!r} on network {network.name!r}",
-            addresses=wanted,
-            options=lease_options(network),
-        )
-    )
     allocated: AllocatedAddresses
-    (allocated,) = await saga.run(step)
+    (allocated,) = await saga.run(addresses_step(endpoint, network, wanted, await driver_of(network, controller)))
     by_version = {address.version: address for address in allocated.addresses}
     return msgspec.structs.replace(endpoint, ipv4=by_version.get(4), ipv6=by_version.get(6))
 
@@ -251,14 +254,13 @@ class _Ground:
         if not self.bare:
             return ()
         network = self.on.body
-        release = Step(command=ReleaseOwned(owner=network.id))
-        return ([release], remove_from(controller.bridging(self.nodes), network))
+        return (release(network, network.id, unused=True), remove_from(controller.bridging(self.nodes), network))
 
     async def prepare(self, saga: Saga, controller: Controller) -> NetworkBody:
         """Return the network as endpoints can be on it."""
         if not self.bare:
             return self.on.body
-        network = await with_pools(self.on.body, self.nodes, saga)
+        network, _ = await with_pools(self.on.body, saga)
         await saga.run(*ensure_on(controller.bridging(self.nodes), network))
         return network
 

@@ -1,16 +1,16 @@
 """Decides about networks: what may be created, and what is predefined."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 from cnm.errors import Fault, Forbidden, Invalid, Unsupported
 from cnm.messages.network import CreateNetwork, PoolRequest
-from cnm.types import Prefix
+from cnm.pool_faults import network_faults, request_faults
 from cnm_controller.documents import NetworkBody
-from cnm_controller.drivers import IPAM_DRIVERS, Driver, driver_named
+from cnm_controller.drivers import Driver, driver_named
 from cnm_controller.options import as_text, not_served, parse_bool, parse_bridge
 
 SCOPES = ("local", "global", "swarm")
@@ -47,6 +47,8 @@ def _fixed_id(name: str) -> str:
 def decide_create(command: CreateNetwork, *, id: str, now: datetime) -> NetworkBody:
     """Check a request and return the network it asks for, its pools still to be had.
 
+    Whether there is an IPAM driver of that name is not known here.
+
     Raises:
         Forbidden: the name is predefined.
         Unsupported: the driver, scope or an option is one that this installation cannot serve.
@@ -75,7 +77,7 @@ def decide_create(command: CreateNetwork, *, id: str, now: datetime) -> NetworkB
         ipam_driver=command.ipam.driver,
         ipam_options=as_text(command.ipam.options),
         address_space=command.ipam.address_space or DEFAULT_SPACES[scope],
-        wanted=list(_wanted(command)),
+        wanted=_wanted(command),
         dns=command.dns,
         options=options,
         labels=command.labels,
@@ -104,8 +106,6 @@ def _refuse_unserved(command: CreateNetwork, options: dict[str, str]) -> None:
     if command.config_only or command.config_from is not None:
         field = "config_only" if command.config_only else "config_from"
         raise Unsupported(f"{field}: configuration networks are not served by this installation")
-    if command.ipam.driver not in IPAM_DRIVERS:
-        raise Unsupported(f"no IPAM driver {command.ipam.driver!r}; there are {', '.join(IPAM_DRIVERS)}")
     option = not_served(options)
     if option is not None:
         raise Unsupported(f"options: driver 'bridge' cannot serve {option} in this installation")
@@ -138,23 +138,28 @@ def _ipam_faults(command: CreateNetwork, driver: Driver) -> Iterator[Fault]:
     if command.ipam.driver == "null" and driver.addresses:
         reason = f"driver {driver.name!r} needs addresses, and IPAM driver 'null' has none: the IPv4 pool is empty"
         yield Fault(field="ipam.driver", value="null", reason=reason)
-    seen: dict[int, int] = {}
-    for index, pool in enumerate(command.ipam.pools):
-        where = f"ipam.pools[{index}]"
-        yield from pool_faults(pool, where)
-        version = pool_version(pool)
-        if version is None:
-            continue
+    requests = _wanted(command)
+    if command.ipam.driver == "default":
+        space = command.ipam.address_space or DEFAULT_SPACES.get(command.scope or "local", "LocalDefault")
+        yield from network_faults(space, requests, as_text(command.ipam.options))
+    else:
+        for index, request in enumerate(requests):
+            yield from request_faults(request, f"ipam.pools[{index}]")
+    first: dict[int, int] = {}
+    for index, version in enumerate(_versions(requests, _enabled(command.enable_ipv4, command.enable_ipv6))):
+        where, subnet = f"ipam.pools[{index}].subnet", requests[index].subnet
+        shown = str(subnet) if subnet is not None else None
         if not (command.enable_ipv4 if version == 4 else command.enable_ipv6):
             reason = f"an IPv{version} pool needs enable_ipv{version}"
-            yield Fault(field=f"{where}.subnet", value=str(pool.subnet), reason=reason)
-        if version in seen:
-            reason = f"driver 'bridge' takes one IPv{version} subnet, ipam.pools[{seen[version]}] is one already"
-            yield Fault(field=f"{where}.subnet", value=str(pool.subnet), reason=reason)
-        seen.setdefault(version, index)
+            yield Fault(field=where, value=shown, reason=reason)
+        if version in first and driver.exclusive:
+            earlier = f"ipam.pools[{first[version]}]"
+            reason = f"driver {driver.name!r} takes one IPv{version} subnet, {earlier} is one already"
+            yield Fault(field=where, value=shown, reason=reason)
+        first.setdefault(version, index)
 
 
-def pool_version(pool: PoolRequest) -> int | None:
+def _said_version(pool: PoolRequest) -> int | None:
     """Return the IP version that a pool's fields say, or None when they say none."""
     for value in (pool.subnet, pool.range, pool.gateway, *pool.aux_addresses.values()):
         if value is not None:
@@ -162,51 +167,29 @@ def pool_version(pool: PoolRequest) -> int | None:
     return None
 
 
-def pool_faults(pool: PoolRequest, where: str) -> Iterator[Fault]:
-    """Yield what is contradictory in a pool that names its subnet."""
-    if pool.subnet is None:
-        for name in ("range", "gateway"):
-            value = getattr(pool, name)
-            if value is not None:
-                yield Fault(field=f"{where}.{name}", value=str(value), reason=f"{name} {value} needs a subnet")
-        if pool.aux_addresses:
-            shown = {name: str(value) for name, value in pool.aux_addresses.items()}
-            yield Fault(field=f"{where}.aux_addresses", value=shown, reason="auxiliary addresses need a subnet")
-        return
-    if pool.subnet.prefixlen and int(pool.subnet.network_address) == 0:
-        return  # only a size is asked for; where it will be is not known yet
-    if pool.range is not None and not _within(pool.range, pool.subnet):
-        reason = f"range {pool.range} is not inside subnet {pool.subnet}"
-        yield Fault(field=f"{where}.range", value=str(pool.range), reason=reason)
-    if pool.gateway is not None and pool.gateway not in pool.subnet:
-        reason = f"gateway {pool.gateway} is not inside subnet {pool.subnet}"
-        yield Fault(field=f"{where}.gateway", value=str(pool.gateway), reason=reason)
-    for name, address in pool.aux_addresses.items():
-        if address not in pool.subnet:
-            reason = f"auxiliary address {address} is not inside subnet {pool.subnet}"
-            yield Fault(field=f"{where}.aux_addresses.{name}", value=str(address), reason=reason)
+def _enabled(ipv4: bool, ipv6: bool) -> list[int]:
+    return [version for version, on in ((4, ipv4), (6, ipv6)) if on]
 
 
-def _within(inner: Prefix, outer: Prefix) -> bool:
-    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # versions are equal
+def _versions(requests: Sequence[PoolRequest], enabled: Sequence[int]) -> list[int]:
+    """Return the IP version of each pool; those that say none are of the enabled families that no other is of."""
+    said = [_said_version(request) for request in requests]
+    still_open = [version for version in enabled if version not in said]
+    default = enabled[0] if enabled else 4
+    return [version or (still_open.pop(0) if still_open else default) for version in said]
 
 
-def _wanted(command: CreateNetwork) -> Iterator[PoolRequest]:
-    """Yield the pools asked for, and one for each enabled family that has none."""
-    yield from command.ipam.pools
-    versions = {pool_version(pool) or 4 for pool in command.ipam.pools}
-    if command.enable_ipv4 and 4 not in versions:
-        yield PoolRequest()
-    if command.enable_ipv6 and 6 not in versions:
-        yield PoolRequest(subnet=None)
+def _wanted(command: CreateNetwork) -> list[PoolRequest]:
+    """Return the pools asked for, and one for each enabled family that has none."""
+    requests = command.ipam.pools
+    enabled = _enabled(command.enable_ipv4, command.enable_ipv6)
+    versions = _versions(requests, enabled)
+    return [*requests, *(PoolRequest() for version in enabled if version not in versions)]
 
 
 def wanted_versions(network: NetworkBody) -> list[int]:
-    """Return the IP version of each wanted pool, in order; pools that say none are of the families still open."""
-    said = [pool_version(pool) for pool in network.wanted]
-    enabled = [version for version, on in ((4, network.enable_ipv4), (6, network.enable_ipv6)) if on]
-    still_open = [version for version in enabled if version not in said]
-    return [version if version is not None else still_open.pop(0) if still_open else 4 for version in said]
+    """Return the IP version of each wanted pool, in order."""
+    return _versions(network.wanted, _enabled(network.enable_ipv4, network.enable_ipv6))
 
 
 def matches(network: NetworkBody, filters: dict[str, list[str | bool]], *, endpoints: int) -> bool:

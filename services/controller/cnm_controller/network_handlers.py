@@ -7,7 +7,6 @@ from typing import Any
 
 from cnm.bus import Route
 from cnm.errors import Conflict, Forbidden, NotFound
-from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.message import Command, Empty
 from cnm.messages.network import (
     CreateNetwork,
@@ -20,6 +19,7 @@ from cnm.messages.network import (
     PruneNetworks,
 )
 from cnm.store import Changes, Claims, Stale
+from cnm_controller.addressing import count_pools, driver_of, release, with_pools
 from cnm_controller.attach import ensure_on, remove_from
 from cnm_controller.controller import Controller
 from cnm_controller.detach import detach
@@ -27,9 +27,8 @@ from cnm_controller.documents import EndpointBody, NetworkBody, read
 from cnm_controller.events import event
 from cnm_controller.ledger import Read
 from cnm_controller.network import check_create, check_filters, decide_create, matches
-from cnm_controller.pools import count_pools, with_pools
 from cnm_controller.ports import NodeState
-from cnm_controller.sagas import Step, until_fresh
+from cnm_controller.sagas import until_fresh
 from cnm_controller.specs import bridge_name
 from cnm_controller.views import network_view
 from cnm_controller.window import window
@@ -44,8 +43,10 @@ async def create_network(command: CreateNetwork, *, controller: Controller) -> N
         Invalid, Forbidden, Unsupported: see ``decide_create``.
         Conflict: the name, the bridge or a pool is taken; the message names the holder.
         Exhausted: no predefined pool is left.
+        Unavailable: its IPAM driver was not heard of lately.
     """
     network = decide_create(command, id=controller.new_id(), now=controller.now())
+    await driver_of(network, controller)
     nodes = await controller.nodes.every()
     ready = controller.bridging(nodes)
     bridge = bridge_name(network)
@@ -53,17 +54,17 @@ async def create_network(command: CreateNetwork, *, controller: Controller) -> N
         exclusive=(f"network:{network.id}", f"name:network/{network.name}", f"bridge:{bridge}"),
         unique=(("network", "", network.name),),
     )
-    undo = ([Step(command=ReleaseOwned(owner=network.id))], remove_from(ready, network))
+    undo = (release(network, network.id, unused=True), remove_from(ready, network))
     async with controller.sagas.begin("network.create", claims, undo, label=f"network {network.name!r}") as saga:
         for holder in await controller.ledger.store.every("network", index=f"bridge-name:{bridge}"):
             reason = f"bridge {bridge!r}, wanted by network {network.name!r}, belongs to network {holder.name!r}"
             raise Conflict(reason, holder=holder.id)
-        network = await with_pools(network, nodes, saga)
+        network, warnings = await with_pools(network, saga)
         await saga.run(*ensure_on(ready, network))
-        usages = await count_pools(controller.bus, [network])
+        usages = await count_pools(controller, [network])
         events = (event("network", "created", network.id, network_view(network, 1, [], usages)),)
         await saga.commit(Changes(puts=(network.document(),), events=events))
-    return network_view(network, 1, [], usages, _warnings(network, ready))
+    return network_view(network, 1, [], usages, [*warnings, *_warnings(network, ready)])
 
 
 def _warnings(network: NetworkBody, ready: Sequence[NodeState]) -> list[str]:
@@ -84,7 +85,7 @@ async def get_network(command: GetNetwork, *, controller: Controller) -> Network
         NotFound: there is none.
     """
     found = await controller.ledger.network(command.network, endpoints=True)
-    usages = await count_pools(controller.bus, [found.body])
+    usages = await count_pools(controller, [found.body])
     return network_view(found.body, found.document.revision, found.endpoints, usages)
 
 
@@ -108,7 +109,7 @@ async def list_networks(command: ListNetworks, *, controller: Controller) -> Net
 
     every = [read(NetworkBody, document) for document in documents["network"]]
     bodies = window(every, passes, after=command.after, limit=command.limit)
-    usages = await count_pools(controller.bus, bodies)
+    usages = await count_pools(controller, bodies)
     return Networks(
         networks=[
             network_view(network, revisions[network.id], endpoints.get(network.id, ()), usages) for network in bodies
@@ -162,7 +163,7 @@ async def _delete_empty(controller: Controller, found: Read[NetworkBody], *, aga
         changes = Changes(
             deletes=(found.document,),
             events=(event("network", "deleted", network.id, shown),),
-            after=(Step(command=ReleaseOwned(owner=network.id)).compensation(),),
+            after=tuple(step.compensation() for step in release(network, network.id)),
         )
         await saga.commit(changes)
     return Empty()

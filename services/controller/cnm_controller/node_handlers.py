@@ -1,4 +1,4 @@
-"""Answers about nodes and the system, for clients and for the nodes' workers."""
+"""Answers about nodes, for clients and for the nodes' workers."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from cnm.messages.node import (
     GetNode,
     GetPortSlice,
     GetSandboxSlice,
-    GetSystemInfo,
     Heartbeat,
     ListNodes,
     NameSlice,
@@ -24,13 +23,10 @@ from cnm.messages.node import (
     NodeWorker,
     PortSlice,
     SandboxSlice,
-    SystemInfo,
 )
-from cnm.version import VERSION
 from cnm_controller import slices
 from cnm_controller.controller import SEEN_WITHIN, Controller, alive, is_ready
 from cnm_controller.documents import EndpointBody, SandboxBody, read
-from cnm_controller.drivers import DRIVERS, IPAM_DRIVERS
 from cnm_controller.events import event
 from cnm_controller.network import check_filters
 from cnm_controller.ports import NodeState
@@ -99,22 +95,6 @@ def _view(node: NodeState, controller: Controller, sandboxes: int, endpoints: in
     )
 
 
-async def system_info(_: GetSystemInfo, *, controller: Controller) -> SystemInfo:
-    """Show what this installation is."""
-    snapshot = await controller.ledger.store.snapshot(("network", "sandbox", "endpoint"))
-    documents = snapshot.documents or {}
-    nodes = await controller.nodes.every()
-    return SystemInfo(
-        version=VERSION,
-        nodes=len(nodes),
-        networks=len(documents["network"]),
-        sandboxes=len(documents["sandbox"]),
-        endpoints=len(documents["endpoint"]),
-        drivers={"network": sorted(DRIVERS), "ipam": list(IPAM_DRIVERS)},
-        workers={worker.name: worker.version for node in nodes for worker in node.workers},
-    )
-
-
 async def heartbeat(command: Heartbeat, *, controller: Controller) -> Empty:
     """Note that a node's worker is there, or leaves.
 
@@ -155,7 +135,6 @@ def routes(controller: Controller) -> tuple[Route, ...]:
     return (
         route(GetNode, get_node),
         route(ListNodes, list_nodes),
-        route(GetSystemInfo, system_info),
         route(Heartbeat, heartbeat),
         route(GetBridgeSlice, _slice, unchanged=BridgeSlice, derive=slices.bridge_slice),
         route(GetSandboxSlice, _slice, unchanged=SandboxSlice, derive=slices.sandbox_slice),

@@ -28,7 +28,6 @@ NOT_SERVED = (
 )
 ENDPOINT_IFNAME = "com.docker.network.endpoint.ifname"
 ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
-SERIAL = "com.docker.network.ipam.serial"
 
 MTU_LIMITS = (68, 65535)
 MAX_IFNAME = 15

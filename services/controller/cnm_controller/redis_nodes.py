@@ -64,7 +64,6 @@ class RedisNodes:
                     address=heartbeat.address,
                     run_dir=heartbeat.run_dir,
                     kernel=heartbeat.kernel,
-                    taken=heartbeat.taken or [],
                 )
             )
         events = [part for event in (joined, left) for part in (event.id, event.subject, event.body)]

@@ -13,12 +13,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from cnm import telemetry
 from cnm.bus import Bus, Call, current_call, set_current_call
 from cnm.errors import CnmError, Conflict, Invalid, NotFound, Timeout, Unavailable, Undelivered
-from cnm.messages.message import Command, encode
+from cnm.messages.ipam_driver import driver_subject
+from cnm.messages.message import Command, decode_trusted, encode
 from cnm.store import (
     Busy,
     Changes,
@@ -31,6 +33,7 @@ from cnm.store import (
     Store,
 )
 
+BUILT_IN = "default"
 LEASE_MS = 2000
 RENEW_PERIOD_S = 0.5
 RECOVER_PERIOD_S = 1.0
@@ -53,7 +56,7 @@ class RawBus(Bus, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A command, for a node's worker or for a cluster's.
+    """A command, for a node's worker or for a cluster's, or for an IPAM driver other than the built-in one.
 
     A ``lenient`` one may be refused because what it is about is gone or no more as it was; that fails nothing.
     """
@@ -61,10 +64,18 @@ class Step:
     command: Command[Any]
     node: str | None = None
     lenient: bool = False
+    ipam_driver: str = BUILT_IN
+
+    @property
+    def subject(self) -> str:
+        """Return where it is sent."""
+        if self.ipam_driver == BUILT_IN:
+            return self.command.subject_on(self.node)
+        return driver_subject(type(self.command), self.ipam_driver)
 
     def compensation(self) -> Compensation:
         """Return it the way that the journal keeps it."""
-        return Compensation(subject=self.command.subject_on(self.node), body=encode(self.command).decode())
+        return Compensation(subject=self.subject, body=encode(self.command).decode())
 
 
 Rounds = Sequence[Sequence[Step]]
@@ -97,7 +108,7 @@ class Saga:
         ]
         if not failures:
             return list(outcomes)
-        services = [_service(step.compensation().subject) for step in steps]
+        services = [_service(step.subject) for step in steps]
         reached = {
             service
             for service, outcome in zip(services, outcomes, strict=True)
@@ -218,7 +229,14 @@ class Sagas:
 
     async def send(self, step: Step) -> Any:
         """Send one command and return its reply."""
-        return await self.bus.ask(step.command, node=step.node)
+        if step.ipam_driver == BUILT_IN:
+            return await self.bus.ask(step.command, node=step.node)
+        reply = await self.bus.ask_raw(step.subject, encode(step.command), resend=True)
+        try:
+            return decode_trusted(step.command.reply_type(), reply)
+        except msgspec.DecodeError as error:  # a stranger's program
+            reason = f"IPAM driver {step.ipam_driver!r} replied what it must not on {step.subject}: {error}"
+            raise Unavailable(reason) from None
 
     async def _undo(self, saga: Saga) -> None:
         call = current_call()

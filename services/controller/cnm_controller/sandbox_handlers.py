@@ -5,7 +5,6 @@ from typing import Any
 
 from cnm.bus import Route
 from cnm.errors import Conflict, NotFound
-from cnm.messages.ipam import ReleaseOwned
 from cnm.messages.message import Command, Empty
 from cnm.messages.names import ForgetSandbox, UpdateNames
 from cnm.messages.namespace import EnsureSandbox, RemoveSandbox
@@ -22,6 +21,7 @@ from cnm.messages.sandbox import (
 )
 from cnm.store import Changes, Claims
 from cnm_controller import join
+from cnm_controller.addressing import release
 from cnm_controller.attach import detach_steps
 from cnm_controller.controller import Controller
 from cnm_controller.detach import detach, undo_detach
@@ -188,7 +188,7 @@ def _deletion(found: Read[SandboxBody], joined: list[Joined]) -> Changes:
     return Changes(
         deletes=(*found.endpoint_documents, found.document),
         events=tuple(events),
-        after=tuple(Step(command=ReleaseOwned(owner=each.id)).compensation() for each in found.endpoints),
+        after=tuple(step.compensation() for each in joined for step in release(each.network, each.endpoint.id)),
     )
 
 

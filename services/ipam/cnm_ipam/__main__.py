@@ -9,7 +9,7 @@ from cnm.redis_replies import RedisReplies
 from cnm.relay import Relay, nudging
 from cnm.worker import Service, Worker, run
 from cnm_ipam import config
-from cnm_ipam.redis_pools import OUTBOX
+from cnm_ipam.redis_script import OUTBOX
 from cnm_ipam.wiring import service
 
 
@@ -17,7 +17,7 @@ from cnm_ipam.wiring import service
 async def ipam(worker: Worker) -> AsyncIterator[Service]:
     """Make the service."""
     url = worker.settings.redis_url
-    settings = config.from_environment(os.environ)
+    settings = config.from_environment(os.environ, machine_id=config.read_machine_id(), node=worker.settings.node)
     async with redis_store.connect(url) as redis, service(url, settings) as routes:
         await worker.bus.ensure_stream()
         relay = Relay(redis_store.RedisOutbox(redis, OUTBOX), worker.bus.publish_event)

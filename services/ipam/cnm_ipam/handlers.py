@@ -1,11 +1,12 @@
 """What each message of IPAM does."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from cnm.bus import Route
-from cnm.errors import Unavailable
 from cnm.messages.ipam import (
     AddressLease,
     AddressSpace,
@@ -17,26 +18,32 @@ from cnm.messages.ipam import (
     AllocatePools,
     CountPools,
     GetPool,
+    LeasePage,
+    Leases,
+    ListAddresses,
+    ListLeases,
     ListPools,
     ListSpaces,
     Pool,
     PoolUsages,
+    Reconciled,
+    ReconcileOwner,
     ReleaseAddress,
     ReleaseOwned,
     ReleasePool,
+    ReportRoutes,
     RequestAddress,
     RequestedPool,
     RequestPool,
 )
 from cnm.messages.ipam import Pools as ShownPools
 from cnm.messages.message import Command, Empty
+from cnm.pool_faults import GLOBAL_DEFAULT, LOCAL_DEFAULT
 from cnm.types import Address, Interface, Prefix, parse_interface
-from cnm_ipam.pool import GLOBAL_DEFAULT, LOCAL_DEFAULT, AddressPool
-from cnm_ipam.ports import AddressAsk, Holder, Pools, ReservedPool
+from cnm_ipam.pool import AddressPool
+from cnm_ipam.ports import AddressAsk, Holder, Holding, Pools, ReservedPool, Terms
 from cnm_ipam.predefined import Predefined
 from cnm_ipam.wish import PoolWish, options_text, plan, serial_option, wish_of, wishes_of
-
-ATTEMPTS = 50
 
 
 async def list_spaces(_: ListSpaces, *, pools: Pools) -> AddressSpaces:
@@ -62,10 +69,15 @@ async def request_pool(command: RequestPool, *, pools: Pools, predefined: Predef
         predefined=predefined,
         exclude=command.exclude,
         holder=Holder(id=None, label="", client=True),
-        options=options,
+        terms=Terms(options=options, serial=serial_option(options, "options")),
         fields=["pool"],
     )
-    return RequestedPool(pool_id=reserved.pool.id, pool=reserved.pool.pool, options=options)
+    return RequestedPool(
+        pool_id=reserved.pool.id,
+        pool=reserved.pool.pool,
+        options=options,
+        warnings=_warnings([reserved]) or msgspec.UNSET,
+    )
 
 
 async def release_pool(command: ReleasePool, *, pools: Pools) -> Empty:
@@ -91,8 +103,14 @@ async def get_pool(command: GetPool, *, pools: Pools) -> Pool:
 
 
 async def list_pools(command: ListPools, *, pools: Pools) -> ShownPools:
-    """Show the pools of a space, or of all, in the order of their request."""
-    return ShownPools(pools=list(await pools.list_pools(command.space)))
+    """Show the pools of a space, or of all, in the order of their request.
+
+    Raises:
+        NotFound: there is no pool ``after``.
+
+    """
+    found = await pools.list_pools(command.space, after=command.after, limit=command.limit)
+    return ShownPools(pools=list(found))
 
 
 async def count_pools(command: CountPools, *, pools: Pools) -> PoolUsages:
@@ -113,7 +131,7 @@ async def request_address(command: RequestAddress, *, pools: Pools) -> AddressLe
     serial = serial_option(options_text(command.options), "options")
     label = "a client" if command.owner is None else f'owner "{command.owner}"'
     pool, address = await pools.request_address(
-        AddressAsk(pool_id=command.pool_id, address=command.address),
+        AddressAsk(pool_ids=(command.pool_id,), address=command.address),
         holder=Holder(id=command.owner, label=label, client=True),
         serial=serial,
     )
@@ -132,6 +150,17 @@ async def release_address(command: ReleaseAddress, *, pools: Pools) -> Empty:
     return Empty()
 
 
+async def list_addresses(command: ListAddresses, *, pools: Pools) -> Leases:
+    """Show who holds which address of a pool, by address.
+
+    Raises:
+        NotFound: there is no such pool.
+
+    """
+    found = await pools.addresses(command.pool_id, after=command.after, limit=command.limit)
+    return Leases(leases=list(found))
+
+
 async def allocate_pools(command: AllocatePools, *, pools: Pools, predefined: Predefined) -> AllocatedPools:
     """Reserve all pools of a network, their gateways and auxiliary addresses, or nothing.
 
@@ -148,10 +177,10 @@ async def allocate_pools(command: AllocatePools, *, pools: Pools, predefined: Pr
         predefined=predefined,
         exclude=command.exclude,
         holder=Holder(id=command.owner, label=command.owner_label),
-        options=command.options,
+        terms=_terms(command),
         fields=[f"ipam.pools[{index}].subnet" for index in range(len(wishes))],
     )
-    return AllocatedPools(pools=[_allocated(pool) for pool in reserved])
+    return AllocatedPools(pools=[_allocated(pool) for pool in reserved], warnings=_warnings(reserved))
 
 
 async def allocate_addresses(command: AllocateAddresses, *, pools: Pools) -> AllocatedAddresses:
@@ -165,8 +194,11 @@ async def allocate_addresses(command: AllocateAddresses, *, pools: Pools) -> All
     if not command.addresses:
         return AllocatedAddresses(addresses=[])
     allocated = await pools.allocate(
-        [AddressAsk(pool_id=wanted.pool_id, address=wanted.address) for wanted in command.addresses],
-        holder=Holder(id=command.owner, label=command.owner_label),
+        [
+            AddressAsk(pool_ids=(wanted.pool_id, *wanted.others), address=wanted.address)
+            for wanted in command.addresses
+        ],
+        holder=Holder(id=command.owner, label=command.owner_label, recall=command.recall),
         serial=serial,
     )
     return AllocatedAddresses(addresses=[_interface(pool, address) for pool, address in allocated])
@@ -174,7 +206,44 @@ async def allocate_addresses(command: AllocateAddresses, *, pools: Pools) -> All
 
 async def release_owned(command: ReleaseOwned, *, pools: Pools) -> Empty:
     """Give back all pools and addresses of an owner; one that holds nothing is as good."""
-    await pools.release_owned(command.owner)
+    await pools.release_owned(command.owner, unused=command.unused)
+    return Empty()
+
+
+async def list_leases(command: ListLeases, *, pools: Pools) -> LeasePage:
+    """Show what networks and endpoints hold, a page of it.
+
+    Raises:
+        Invalid: ``after`` is nothing that a page told.
+
+    """
+    leases, after = await pools.leases(after=command.after, limit=command.limit)
+    return LeasePage(leases=list(leases), after=after)
+
+
+async def reconcile_owner(command: ReconcileOwner, *, pools: Pools) -> Reconciled:
+    """Make what an owner holds just what the command says, or change nothing.
+
+    Raises:
+        NotFound: the pool of an address is not there.
+        Conflict: another one holds what was lost; the message names it.
+
+    """
+    holding = Holding(
+        pools=command.pools,
+        addresses=command.addresses,
+        surplus_pools=command.surplus_pools,
+        surplus_addresses=command.surplus_addresses,
+        dry_run=command.dry_run,
+    )
+    holder = Holder(id=command.owner, label=command.owner_label, recall=command.recall)
+    restored, given_back = await pools.reconcile(holding, holder=holder, terms=_terms(command))
+    return Reconciled(restored=list(restored), given_back=list(given_back))
+
+
+async def report_routes(command: ReportRoutes, *, pools: Pools) -> Empty:
+    """Note which prefixes a node uses; a pool that one of them begins to overlap is told of as an event."""
+    await pools.report_routes(command.node, command.routes)
     return Empty()
 
 
@@ -185,24 +254,26 @@ async def _reserve(
     predefined: Predefined,
     exclude: Sequence[Prefix],
     holder: Holder,
-    options: Mapping[str, str],
+    terms: Terms,
     fields: Sequence[str],
 ) -> tuple[ReservedPool, ...]:
-    """Choose pools and reserve them, again while others are faster."""
     if not wishes:
         return ()
-    serial = serial_option(options, "options")
-    named = [wish.pool for wish in wishes if wish.pool is not None]
-    for _ in range(ATTEMPTS):
-        survey = await pools.survey(wishes[0].space) if len(named) < len(wishes) else None
-        plans = [
-            plan(wish, survey, predefined=predefined, exclude=[*exclude, *named], field=field)
-            for wish, field in zip(wishes, fields, strict=True)
-        ]
-        reserved = await pools.reserve(plans, holder=holder, options=options, serial=serial)
-        if reserved is not None:
-            return reserved
-    raise Unavailable(f"others took every pool that was chosen, {ATTEMPTS} times over")
+    installation = await pools.installation()
+    plans = [
+        plan(wish, predefined=predefined, installation=installation, field=field)
+        for wish, field in zip(wishes, fields, strict=True)
+    ]
+    return await pools.reserve(plans, holder=holder, terms=terms, exclude=exclude)
+
+
+def _terms(command: AllocatePools | ReconcileOwner) -> Terms:
+    serial = serial_option(command.options, "ipam.options")
+    return Terms(options=command.options, serial=serial, exclusive=command.exclusive, device=command.device)
+
+
+def _warnings(reserved: Sequence[ReservedPool]) -> list[str]:
+    return [f"pool {pool.pool.pool} overlaps {route}" for pool in reserved for route in pool.routes]
 
 
 def _allocated(reserved: ReservedPool) -> AllocatedPool:
@@ -219,6 +290,14 @@ def _interface(pool: AddressPool, address: Address) -> Interface:
     return parse_interface(f"{address}/{pool.pool.prefixlen}")
 
 
+def _check_request(command: RequestPool) -> None:
+    wish_of(command)
+
+
+def _check_options(command: RequestAddress) -> None:
+    serial_option(options_text(command.options), "options")
+
+
 def routes(pools: Pools, predefined: Predefined) -> tuple[Route, ...]:
     """Return which function answers which command; what an owner makes idempotent needs no kept reply.
 
@@ -226,21 +305,28 @@ def routes(pools: Pools, predefined: Predefined) -> tuple[Route, ...]:
     """
 
     def route(command: type[Command[Any]], handler: Callable[..., Awaitable[Any]], **more: Any) -> Route:
-        return Route(command=command, handler=handler, **more)
+        return Route(command=command, handler=partial(handler, pools=pools), **more)
 
-    def owner(command: AllocatePools | AllocateAddresses | ReleaseOwned) -> str:
+    def owner(command: AllocatePools | AllocateAddresses | ReleaseOwned | ReconcileOwner) -> str:
         return command.owner
 
+    def node(command: ReportRoutes) -> str:
+        return f"node {command.node}"
+
     return (
-        route(ListSpaces, partial(list_spaces, pools=pools)),
-        route(RequestPool, partial(request_pool, pools=pools, predefined=predefined), once=True),
-        route(ReleasePool, partial(release_pool, pools=pools), once=True),
-        route(GetPool, partial(get_pool, pools=pools)),
-        route(ListPools, partial(list_pools, pools=pools)),
-        route(CountPools, partial(count_pools, pools=pools)),
-        route(RequestAddress, partial(request_address, pools=pools), once=True),
-        route(ReleaseAddress, partial(release_address, pools=pools), once=True),
-        route(AllocatePools, partial(allocate_pools, pools=pools, predefined=predefined), order_by=owner),
-        route(AllocateAddresses, partial(allocate_addresses, pools=pools), order_by=owner),
-        route(ReleaseOwned, partial(release_owned, pools=pools), order_by=owner),
+        route(ListSpaces, list_spaces),
+        route(RequestPool, partial(request_pool, predefined=predefined), once=True, check=_check_request),
+        route(ReleasePool, release_pool, once=True),
+        route(GetPool, get_pool),
+        route(ListPools, list_pools),
+        route(CountPools, count_pools),
+        route(RequestAddress, request_address, once=True, check=_check_options),
+        route(ReleaseAddress, release_address, once=True),
+        route(ListAddresses, list_addresses),
+        route(AllocatePools, partial(allocate_pools, predefined=predefined), order_by=owner),
+        route(AllocateAddresses, allocate_addresses, order_by=owner),
+        route(ReleaseOwned, release_owned, order_by=owner),
+        route(ReconcileOwner, reconcile_owner, order_by=owner),
+        route(ListLeases, list_leases),
+        route(ReportRoutes, report_routes, order_by=node),
     )

@@ -1,13 +1,13 @@
 """What the handlers need beside the bus: a place where pools and addresses are reserved, each call all or nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from cnm.messages.ipam import Pool, PoolUsage
-from cnm.types import Address
+from cnm.messages.ipam import AllocatedPool, HeldAddress, Lease, NodeRoute, Pool, PoolUsage
+from cnm.types import Address, Prefix
 from cnm_ipam.pool import AddressPool
-from cnm_ipam.wish import PoolPlan, Survey
+from cnm_ipam.wish import PoolPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,29 +15,63 @@ class Holder:
     """Who reserves: ``id`` is an owner's id, None for a client that named none.
 
     ``label`` is how messages call it. A ``client`` gives back what it holds by itself; what a network or an
-    endpoint holds goes back only by its owner.
+    endpoint holds goes back only by its owner. ``recall`` is what the holder is remembered by, when not its id.
     """
 
     id: str | None
     label: str
     client: bool = False
+    recall: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How pools are held: ``exclusive`` ones overlap no other, routes on ``device`` are a pool's own."""
+
+    options: Mapping[str, str] = field(default_factory=dict)
+    serial: bool | None = None
+    exclusive: bool = False
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRoute:
+    """A route of a node that a pool overlaps."""
+
+    node: str
+    route: NodeRoute
+
+    def __str__(self) -> str:
+        return f"{self.route.prefix} ({self.route.by} on node {self.node})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReservedPool:
-    """A pool that was reserved, with its gateway and auxiliary addresses."""
+    """A pool that was reserved, with its gateway and auxiliary addresses, and the routes that it overlaps."""
 
     pool: AddressPool
     gateway: Address | None = None
     aux_addresses: Mapping[str, Address]
+    routes: tuple[FoundRoute, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddressAsk:
-    """An address that is asked for: of this pool, ``address`` when it must be that one."""
+    """An address that is asked for: ``address``, or one of the first of these pools that has any."""
 
-    pool_id: str
+    pool_ids: tuple[str, ...]
     address: Address | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """What an owner is to hold, and what it holds besides; ``dry_run`` asks only what would have to be done."""
+
+    pools: Sequence[AllocatedPool] = ()
+    addresses: Sequence[HeldAddress] = ()
+    surplus_pools: Sequence[str] = ()
+    surplus_addresses: Sequence[HeldAddress] = ()
+    dry_run: bool = False
 
 
 class Pools(Protocol):
@@ -46,20 +80,21 @@ class Pools(Protocol):
     A change and the events that tell of it become true together, or not at all.
     """
 
-    async def survey(self, space: str) -> Survey:
-        """Return what is taken in a space."""
+    async def installation(self) -> str:
+        """Return the id of the installation, which never changes."""
         ...
 
     async def reserve(
-        self, plans: Sequence[PoolPlan], *, holder: Holder, options: Mapping[str, str], serial: bool | None
-    ) -> tuple[ReservedPool, ...] | None:
-        """Reserve of each plan the first candidate that is free; None when others took all candidates meanwhile.
+        self, plans: Sequence[PoolPlan], *, holder: Holder, terms: Terms, exclude: Sequence[Prefix]
+    ) -> tuple[ReservedPool, ...]:
+        """Reserve of each plan the pool it names, or the next predefined one that is free.
 
-        A holder that asks again gets the same pools.
+        Such a one overlaps no other pool, nothing in ``exclude`` and no route of a node. A holder that asks again
+        gets the same pools.
 
         Raises:
             Conflict: a named pool overlaps another, or an address is taken; the message names the holder.
-            Exhausted: a plan has no candidate, or a pool has no address for its gateway.
+            Exhausted: no predefined pool is left, or a pool has no address for its gateway.
 
         """
         ...
@@ -83,8 +118,13 @@ class Pools(Protocol):
         """
         ...
 
-    async def list_pools(self, space: str | None) -> tuple[Pool, ...]:
-        """Return the pools of a space, or of all, in the order of their request."""
+    async def list_pools(self, space: str | None, *, after: str | None, limit: int | None) -> tuple[Pool, ...]:
+        """Return the pools of a space, or of all, in the order of their request, from the one after ``after``.
+
+        Raises:
+            NotFound: there is no pool ``after``.
+
+        """
         ...
 
     async def usages(self, pool_ids: Sequence[str]) -> tuple[PoolUsage, ...]:
@@ -119,6 +159,19 @@ class Pools(Protocol):
         """
         ...
 
+    async def addresses(self, pool_id: str, *, after: Address | None, limit: int) -> tuple[Lease, ...]:
+        """Return who holds which address of a pool, above ``after``.
+
+        Raises:
+            NotFound: there is no such pool.
+
+        """
+        ...
+
+    async def leases(self, *, after: str | None, limit: int) -> tuple[tuple[Lease, ...], str | None]:
+        """Return what networks and endpoints hold in all pools, and where to go on."""
+        ...
+
     async def allocate(
         self, asks: Sequence[AddressAsk], *, holder: Holder, serial: bool | None
     ) -> tuple[tuple[AddressPool, Address], ...]:
@@ -130,6 +183,22 @@ class Pools(Protocol):
         """
         ...
 
-    async def release_owned(self, owner: str) -> None:
+    async def release_owned(self, owner: str, *, unused: bool) -> None:
         """Give back all pools and addresses of an owner; one that holds nothing is as good."""
+        ...
+
+    async def reconcile(
+        self, holding: Holding, *, holder: Holder, terms: Terms
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Make what an owner holds just this; return what was reserved again and what was given back.
+
+        Raises:
+            NotFound: the pool of an address is not there.
+            Conflict: another one holds what was lost; the message names it.
+
+        """
+        ...
+
+    async def report_routes(self, node: str, routes: Sequence[NodeRoute]) -> None:
+        """Note which prefixes a node uses; tell of each pool that one of them begins to overlap."""
         ...

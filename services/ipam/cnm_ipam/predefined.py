@@ -4,15 +4,14 @@ Docker's lists stand in ``reference/inventory.md`` section 14, the search for th
 has no list of Docker's: a network gets a /64 of a unique local /48 (RFC 4193) that follows from the installation.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv6Network, ip_network
 
 from cnm.errors import Fault, Invalid
+from cnm.prefix import contains, is_size_hint, unfit_pool
 from cnm.types import Prefix, parse_prefix
-from cnm_ipam.pool import GLOBAL_DEFAULT, LOCAL_DEFAULT, contains, is_size_hint, unfit_pool
 
 ADDRESS_POOLS_VARIABLE = "CNM_DEFAULT_ADDRESS_POOLS"
 
@@ -74,11 +73,6 @@ class Predefined:
                 if position != index
             )
         )
-
-
-def has_predefined(space: str) -> bool:
-    """Tell whether a request in this space may leave the pool open."""
-    return space in (LOCAL_DEFAULT, GLOBAL_DEFAULT)
 
 
 def unique_local_base(installation: str) -> Base:
@@ -157,49 +151,3 @@ def _parse_size(text: str, prefix: Prefix | None, field: str, faults: list[Fault
 def sized(bases: Sequence[Base], size: int) -> tuple[Base, ...]:
     """Return the bases that a pool of this prefix length can be cut from, cutting that."""
     return tuple(Base(base.prefix, size) for base in bases if base.prefix.prefixlen <= size)
-
-
-def free_pools(bases: Sequence[Base], taken: Iterable[Prefix], *, after: Prefix | None) -> Iterator[Prefix]:
-    """Yield the pools that overlap nothing taken, in order, from the one that follows ``after`` and once round.
-
-    Each step costs a search among what is taken, however many pools a base could be cut into.
-    """
-    taken = tuple(taken)
-    blocks = {version: _merged(taken, version) for version in (4, 6)}
-    start = next((i for i, base in enumerate(bases) if after is not None and contains(base.prefix, after)), None)
-    if start is None or after is None:
-        for base in bases:
-            yield from _gaps(base, blocks, int(base.prefix.network_address), int(base.prefix.broadcast_address))
-        return
-    split = int(after.broadcast_address)
-    turned = bases[start]
-    yield from _gaps(turned, blocks, split + 1, int(turned.prefix.broadcast_address))
-    for base in (*bases[start + 1 :], *bases[:start]):
-        yield from _gaps(base, blocks, int(base.prefix.network_address), int(base.prefix.broadcast_address))
-    yield from _gaps(turned, blocks, int(turned.prefix.network_address), split)
-
-
-def _merged(taken: Iterable[Prefix], version: int) -> list[tuple[int, int]]:
-    """Return (last, first) of the outermost prefixes, in order."""
-    found: list[tuple[int, int]] = []
-    family = (prefix for prefix in taken if prefix.version == version)
-    spans = sorted((int(prefix.network_address), -int(prefix.broadcast_address)) for prefix in family)
-    for first, negative_last in spans:
-        if not found or first > found[-1][0]:
-            found.append((-negative_last, first))
-    return found
-
-
-def _gaps(base: Base, blocks: dict[int, list[tuple[int, int]]], first: int, last: int) -> Iterator[Prefix]:
-    """Yield the free pools of a base that begin from ``first`` to ``last``."""
-    step = 1 << (base.prefix.max_prefixlen - base.size)
-    family = IPv4Network if base.prefix.version == 4 else IPv6Network
-    of_family = blocks[base.prefix.version]
-    position = -(-first // step) * step
-    while position <= last:
-        index = bisect_left(of_family, (position, 0))
-        if index < len(of_family) and of_family[index][1] < position + step:
-            position = -(-(of_family[index][0] + 1) // step) * step
-            continue
-        yield family((position, base.size))
-        position += step

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from cnm.bus import Route
 from cnm_ipam.config import Settings
 from cnm_ipam.handlers import routes
-from cnm_ipam.redis_pools import RedisPools, connect
+from cnm_ipam.redis_pools import RedisPools
+from cnm_ipam.redis_script import Script, connect
 
 
 @asynccontextmanager
@@ -14,6 +15,9 @@ async def service(redis_url: str, settings: Settings) -> AsyncIterator[tuple[Rou
     """Yield the routes of the service; its connections to Redis close when it ends."""
     redis = connect(redis_url, connections=settings.redis_connections, timeout_s=settings.redis_timeout_s)
     try:
-        yield routes(RedisPools(redis=redis, rest_s=settings.rest_s), settings.predefined)
+        pools = RedisPools(
+            script=Script(redis=redis, rest_s=settings.rest_s), proposed_id=settings.proposed_installation
+        )
+        yield routes(pools, settings.predefined)
     finally:
         await redis.aclose()

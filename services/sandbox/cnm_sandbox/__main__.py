@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from cnm import worker
+from cnm.kernel.watch import watching_routes
+from cnm.messages.ipam import NodeRoute, ReportRoutes
 from cnm.messages.node import GetSandboxSlice, SandboxSlice
 from cnm.worker import Converging, Service, Worker
 from cnm_sandbox.config import Settings
+from cnm_sandbox.route_reports import RouteReports
 from cnm_sandbox.service import open_service
 
 
@@ -21,11 +24,18 @@ async def build(own: Worker) -> AsyncIterator[Service]:
         async def apply(wanted: SandboxSlice) -> Sequence[str]:
             return (await service.converge(wanted)).lines()
 
+        async def tell(routes: Sequence[NodeRoute]) -> None:
+            await own.bus.ask(ReportRoutes(node=own.settings.node, routes=list(routes)))
+
+        reports = RouteReports(service.used, tell)
         async with worker.reporting(own, service.describe):
-            converging = Converging(lambda clock: service.fetch(ask, clock), apply)
-            await converging.first()
-            own.tasks.create_task(converging.keep())
-            yield Service(routes=service.routes())
+            with watching_routes(reports.nudge):
+                await reports.once()
+                converging = Converging(lambda clock: service.fetch(ask, clock), apply)
+                await converging.first()
+                own.tasks.create_task(reports.keep())
+                own.tasks.create_task(converging.keep())
+                yield Service(routes=service.routes())
 
 
 def main() -> None:

@@ -1,31 +1,47 @@
 """What the node itself uses: prefixes that no pool may overlap, and the address where other nodes reach it."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from cnm.kernel.address import LinkAddress
 from cnm.kernel.link import Link
 from cnm.kernel.route import Route
 from cnm.kernel.rtnl import Rtnl
+from cnm.messages.ipam import NodeRoute
 from cnm.types import Address, Prefix
 
 MARK = "cnm:"
 RTN_UNICAST = 1
+SHORTEST = {4: 8, 6: 7}
+"""Routes to larger prefixes are default routes in pieces, as VPNs set them (0.0.0.0/1, 128.0.0.0/1)."""
+NAME_SERVER = "name server"
 
 
-def taken(routes: Iterable[Route], ours: Collection[int], servers: Iterable[Address]) -> list[Prefix]:
-    """Return the prefixes in use, sorted, IPv4 first.
+def used(routes: Iterable[Route], links: Iterable[Link], servers: Iterable[Address]) -> list[NodeRoute]:
+    """Return the prefixes in use, sorted, IPv4 first, each once.
 
-    Default routes are none, nor are routes on ``ours``, the indices of links that CNM made; link-local and
-    loopback prefixes belong to every node.
+    Default routes are none, nor are routes on links that carry our mark; link-local and loopback prefixes belong to
+    every node.
     """
-    found: set[Prefix] = {
-        route.destination
-        for route in routes
-        if route.kind == RTN_UNICAST and route.destination.prefixlen and route.index not in ours
-    }
-    found |= {_host_prefix(server) for server in servers}
-    return sorted((prefix for prefix in found if not _is_everywhere(prefix)), key=_order)
+    by_index = {link.index: link for link in links}
+    found: dict[Prefix, NodeRoute] = {}
+    for route in routes:
+        link = by_index.get(route.index)
+        ours = link is not None and link.alias.startswith(MARK)
+        short = route.destination.prefixlen < SHORTEST[route.destination.version]
+        if route.kind == RTN_UNICAST and not ours and not short and not _is_everywhere(route.destination):
+            found.setdefault(route.destination, _shown(route, link))
+    for server in servers:
+        prefix = _host_prefix(server)
+        if not _is_everywhere(prefix):
+            found.setdefault(prefix, NodeRoute(prefix=prefix, by=NAME_SERVER))
+    return sorted(found.values(), key=lambda each: _order(each.prefix))
+
+
+def _shown(route: Route, link: Link | None) -> NodeRoute:
+    via = f" via {route.gateway}" if route.gateway is not None else ""
+    on = f" on {link.name}" if link is not None else ""
+    return NodeRoute(prefix=route.destination, by=f"route{via}{on}", device=link.name if link is not None else None)
 
 
 def _host_prefix(address: Address) -> Prefix:
@@ -63,15 +79,10 @@ def _first_address(addresses: Sequence[LinkAddress], route: Route) -> Address | 
     return None
 
 
-def ours(links: Iterable[Link]) -> frozenset[int]:
-    """Return the indices of the links that carry our mark."""
-    return frozenset(link.index for link in links if link.alias.startswith(MARK))
-
-
-def read_taken(servers: Iterable[Address]) -> list[Prefix]:
-    """Return what the namespace of this thread uses; it blocks."""
+def read_used(servers: Iterable[Address]) -> list[NodeRoute]:
+    """Return what the namespace of this thread uses, of all its routing tables; it blocks."""
     with Rtnl.open() as rtnl:
-        return taken(rtnl.routes(), ours(rtnl.links()), servers)
+        return used(rtnl.routes(every_table=True), rtnl.links(), servers)
 
 
 def read_address() -> Address | None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from cnm.bus import Route
 from cnm.kernel.thread import NetlinkThread
+from cnm.messages.ipam import NodeRoute
 from cnm.messages.node import SandboxSlice
 from cnm.touched import Touched
-from cnm.types import Address, Prefix
+from cnm.types import Address
 from cnm_sandbox import handlers, node_routes, reconcile, resolv
 from cnm_sandbox.config import Settings
 from cnm_sandbox.files import SandboxFiles, read
@@ -58,13 +59,13 @@ class SandboxService:
             self._kernel = await self._thread.run(probe)
         return self._kernel
 
-    async def taken(self) -> list[Prefix]:
+    async def used(self) -> list[NodeRoute]:
         """Return the prefixes that no pool may overlap: the node's routes and its name servers."""
-        return await self._thread.run(self._read_taken)
+        return await self._thread.run(self._read_used)
 
-    def _read_taken(self) -> list[Prefix]:
+    def _read_used(self) -> list[NodeRoute]:
         origin = SandboxFiles(self._settings).origin()
-        return node_routes.read_taken(resolv.parse(read(origin)).servers)
+        return node_routes.read_used(resolv.parse(read(origin)).servers)
 
     async def address(self) -> Address | None:
         """Return where other nodes reach this one: as told, else by its default route, if it has one."""
@@ -75,7 +76,6 @@ class SandboxService:
         address = await self.address()
         return {
             "kernel": dict(await self.kernel()),
-            "taken": await self.taken(),
             "address": None if address is None else str(address),
         }
 

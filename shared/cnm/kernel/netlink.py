@@ -34,6 +34,7 @@ NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
 SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 NETLINK_GET_STRICT_CHK = 12
@@ -182,6 +183,12 @@ class Channel:
     def fileno(self) -> int:
         """Return the socket's descriptor."""
         return self._socket.fileno()
+
+    def join(self, *groups: int) -> None:
+        """Have the kernel tell of what changes, by the numbers of its multicast groups."""
+        self._socket.bind((0, 0))  # a socket without an address is passed over
+        for group in groups:
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def reserve(self, count: int) -> int:
         """Return the first of so many fresh sequence numbers."""

@@ -24,7 +24,8 @@ from .netlink import (
 
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
-RT_TABLE_MAIN = 254
+RT_TABLE_UNSPEC, RT_TABLE_MAIN = 0, 254
+RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE = 7, 11
 RTPROT_BOOT = 3
 RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 253, 255
 RTN_UNICAST, RTN_LOCAL = 1, 2
@@ -68,9 +69,9 @@ def parse_route(body: bytes) -> Route:
     )
 
 
-def dump_request(version: int) -> bytes:
-    """Encode the body that asks for the main table's routes of a family."""
-    return _HEADER.pack(family_of(version), 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
+def dump_request(version: int, table: int = RT_TABLE_MAIN) -> bytes:
+    """Encode the body that asks for the routes of a family in one table, or in all with ``RT_TABLE_UNSPEC``."""
+    return _HEADER.pack(family_of(version), 0, 0, 0, table, 0, 0, 0, 0)
 
 
 def lookup_request(address: Address) -> bytes:

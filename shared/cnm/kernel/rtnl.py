@@ -44,6 +44,8 @@ from .netlink import (
     u32,
 )
 from .route import (
+    RT_TABLE_MAIN,
+    RT_TABLE_UNSPEC,
     RTM_GETROUTE,
     RTM_NEWROUTE,
     RTN_LOCAL,
@@ -190,9 +192,10 @@ class Rtnl:
             raise
         return [parse_address(found) for found in bodies]
 
-    def routes(self) -> list[Route]:
-        """Return the main table's routes, IPv4 before IPv6."""
-        return [parse_route(found) for version in (4, 6) for found in self._dump_routes(version)]
+    def routes(self, *, every_table: bool = False) -> list[Route]:
+        """Return the main table's routes, or those of all tables, IPv4 before IPv6."""
+        table = RT_TABLE_UNSPEC if every_table else RT_TABLE_MAIN
+        return [parse_route(found) for version in (4, 6) for found in self._dump_routes(version, table)]
 
     def is_local(self, address: Address) -> bool:
         """Tell whether packets to an address would be delivered here.
@@ -211,9 +214,9 @@ class Rtnl:
                 elif reply.kind == NLMSG_ERROR:
                     return found
 
-    def _dump_routes(self, version: int) -> list[bytes]:
+    def _dump_routes(self, version: int, table: int) -> list[bytes]:
         try:
-            return self._channel.dump(RTM_GETROUTE, dump_request(version), what="ip route show")
+            return self._channel.dump(RTM_GETROUTE, dump_request(version, table), what="ip route show")
         except KernelError as error:
             if error.errno == errno.ENOENT:  # a namespace that never had a route has no table yet
                 return []

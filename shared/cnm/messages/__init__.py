@@ -5,6 +5,7 @@ from typing import Any
 from cnm.messages.bridge import BRIDGE_COMMANDS
 from cnm.messages.endpoint import ENDPOINT_COMMANDS
 from cnm.messages.ipam import IPAM_COMMANDS
+from cnm.messages.ipam_driver import ANNOUNCEMENTS
 from cnm.messages.message import Command
 from cnm.messages.names import NAME_COMMANDS
 from cnm.messages.namespace import NAMESPACE_COMMANDS
@@ -12,9 +13,17 @@ from cnm.messages.network import NETWORK_COMMANDS
 from cnm.messages.node import NODE_COMMANDS
 from cnm.messages.ports import PORT_COMMANDS
 from cnm.messages.sandbox import SANDBOX_COMMANDS
+from cnm.messages.system import SYSTEM_COMMANDS
 
 COMMANDS: dict[str, tuple[type[Command[Any]], ...]] = {
-    "cnm-controller": NETWORK_COMMANDS + ENDPOINT_COMMANDS + SANDBOX_COMMANDS + NODE_COMMANDS,
+    "cnm-controller": (
+        *NETWORK_COMMANDS,
+        *ENDPOINT_COMMANDS,
+        *SANDBOX_COMMANDS,
+        *NODE_COMMANDS,
+        *SYSTEM_COMMANDS,
+        *ANNOUNCEMENTS,
+    ),
     "cnm-ipam": IPAM_COMMANDS,
     "cnm-sandbox": NAMESPACE_COMMANDS,
     "cnm-driver-bridge": BRIDGE_COMMANDS,

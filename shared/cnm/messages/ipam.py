@@ -16,6 +16,8 @@ from cnm.types import Address, Interface, Name, Prefix
 PoolId = Annotated[str, Meta(min_length=1, max_length=256, description="opaque; as pool.request gave it")]
 Owner = Annotated[str, Meta(min_length=1, max_length=256)]
 Options = dict[str, str | int | bool]
+Exclude = Annotated[list[Prefix], Meta(max_length=4096)]
+Limit = Annotated[int, Meta(ge=1, le=10_000)]
 
 
 class AddressSpace(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,10 +45,14 @@ class RequestedPool(msgspec.Struct, frozen=True, kw_only=True):
     pool_id: str
     pool: Prefix
     options: dict[str, str] = {}
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RequestPool(Command[RequestedPool], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Reserve a pool: the one asked for, else the next predefined one that overlaps nothing in ``exclude``."""
+    """Reserve a pool: the one asked for, else the next predefined one.
+
+    One that is chosen overlaps no pool of the space, nothing in ``exclude``, and no route or name server of a node.
+    """
 
     subject: ClassVar[str] = "cnm.v1.ipam.pool.request"
 
@@ -54,7 +60,7 @@ class RequestPool(Command[RequestedPool], frozen=True, kw_only=True, forbid_unkn
     pool: Prefix | None = None
     sub_pool: Prefix | None = None
     options: Options = {}
-    exclude: list[Prefix] = []
+    exclude: Exclude = []
     ipv6: bool = False
 
 
@@ -94,11 +100,13 @@ class GetPool(Command[Pool], frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ListPools(Command[Pools], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show the pools of a space, or of all."""
+    """Show the pools of a space, or of all; ``after`` is the id of a pool, those that were requested later follow."""
 
     subject: ClassVar[str] = "cnm.v1.ipam.pool.list"
 
     space: Name | None = None
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    after: PoolId | None = None
 
 
 class AddressLease(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +136,36 @@ class ReleaseAddress(Command[Empty], frozen=True, kw_only=True, forbid_unknown_f
     address: Address
 
 
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that is held.
+
+    ``owner`` is the id of a network or endpoint, or what a client called itself, if it did; ``holder`` is how
+    messages call it, and ``use`` says what a network holds it for.
+    """
+
+    address: Interface
+    pool_id: str
+    owner: str | None
+    holder: str
+    use: str | None = None
+
+
+class Leases(msgspec.Struct, frozen=True, kw_only=True):
+    """Leases by address; more follow those of a reply that is as long as its ``limit``."""
+
+    leases: list[Lease]
+
+
+class ListAddresses(Command[Leases], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Show who holds which address of a pool; ``after`` is an address, those above it follow."""
+
+    subject: ClassVar[str] = "cnm.v1.ipam.address.list"
+
+    pool_id: PoolId
+    limit: Limit = 1000
+    after: Address | None = None
+
+
 class AllocatedPool(msgspec.Struct, frozen=True, kw_only=True):
     """A network's pool with its gateway and auxiliary addresses reserved."""
 
@@ -142,6 +180,7 @@ class AllocatedPools(msgspec.Struct, frozen=True, kw_only=True):
     """A network's pools, in the order asked for."""
 
     pools: list[AllocatedPool]
+    warnings: list[str] = []
 
 
 class PoolWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +194,8 @@ class AllocatePools(Command[AllocatedPools], frozen=True, kw_only=True, forbid_u
     """Reserve all pools of a network, with gateways and auxiliary addresses: all or none.
 
     ``owner`` is the network's id and ``owner_label`` how messages call it; asked again, it replies the same pools.
+    ``exclusive`` pools overlap no other one, not even one with a range of its own. ``device`` is the link that
+    carries the network on a node: routes on it are the network's own.
     """
 
     subject: ClassVar[str] = "cnm.v1.ipam.network.allocate"
@@ -163,16 +204,23 @@ class AllocatePools(Command[AllocatedPools], frozen=True, kw_only=True, forbid_u
     owner_label: str
     space: Name
     pools: list[PoolWanted]
-    exclude: list[Prefix] = []
+    exclude: Exclude = []
     gateways: bool = True
     options: dict[str, str] = {}
+    exclusive: bool = False
+    device: str | None = None
 
 
 class AddressWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """An address that an endpoint wants: of this pool, ``address`` when it must be that one."""
+    """An address that an endpoint wants: of this pool, ``address`` when it must be that one.
+
+    ``others`` are the network's further pools of the family: one of them does when the first is full, or when it is
+    the one that ``address`` lies in.
+    """
 
     pool_id: PoolId
     address: Address | None = None
+    others: list[PoolId] = []
 
 
 class AllocatedAddresses(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +230,11 @@ class AllocatedAddresses(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AllocateAddresses(Command[AllocatedAddresses], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Reserve all addresses of an endpoint: all or none; asked again, it replies the same addresses."""
+    """Reserve all addresses of an endpoint: all or none; asked again, it replies the same addresses.
+
+    ``recall`` names the endpoint beyond its life: whoever asks under the same name gets the addresses that were last
+    held under it, for as long as they are free.
+    """
 
     subject: ClassVar[str] = "cnm.v1.ipam.endpoint.allocate"
 
@@ -190,14 +242,88 @@ class AllocateAddresses(Command[AllocatedAddresses], frozen=True, kw_only=True, 
     owner_label: str
     addresses: list[AddressWanted]
     options: dict[str, str] = {}
+    recall: Owner | None = None
 
 
 class ReleaseOwned(Command[Empty], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Give back whatever an owner holds, pools and addresses; releasing nothing succeeds."""
+    """Give back whatever an owner holds, pools and addresses; releasing nothing succeeds.
+
+    Addresses rest first, unless they were never used: what is undone is ``unused``.
+    """
 
     subject: ClassVar[str] = "cnm.v1.ipam.owner.release"
 
     owner: Owner
+    unused: bool = False
+
+
+class HeldAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """An address of a pool."""
+
+    pool_id: PoolId
+    address: Address
+
+
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done: pools and addresses that were reserved again, and that were given back."""
+
+    restored: list[str] = []
+    given_back: list[str] = []
+
+
+class ReconcileOwner(Command[Reconciled], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Make what an owner holds just this: what is lost is reserved again, what is surplus goes back; or nothing.
+
+    A network holds ``pools``, as they were allocated to it, an endpoint ``addresses``. Said twice, it changes nothing
+    the second time; with ``dry_run`` it changes nothing at all and tells what it would.
+    """
+
+    subject: ClassVar[str] = "cnm.v1.ipam.owner.reconcile"
+
+    owner: Owner
+    owner_label: str
+    pools: list[AllocatedPool] = []
+    addresses: list[HeldAddress] = []
+    surplus_pools: list[PoolId] = []
+    surplus_addresses: list[HeldAddress] = []
+    dry_run: bool = False
+    options: dict[str, str] = {}
+    exclusive: bool = False
+    device: str | None = None
+    recall: Owner | None = None
+
+
+class LeasePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Leases by pool and address; ``after`` says where the next reply goes on, null when this was the last."""
+
+    leases: list[Lease]
+    after: str | None = None
+
+
+class ListLeases(Command[LeasePage], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Show what networks and endpoints hold in all pools, page by page."""
+
+    subject: ClassVar[str] = "cnm.v1.ipam.lease.list"
+
+    limit: Limit = 1000
+    after: str | None = None
+
+
+class NodeRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """A prefix that a node uses: ``by`` says for what, ``device`` is the link that leads there."""
+
+    prefix: Prefix
+    by: str
+    device: str | None = None
+
+
+class ReportRoutes(Command[Empty], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tell which prefixes a node uses: all of them, whenever they change, and now and then besides."""
+
+    subject: ClassVar[str] = "cnm.v1.ipam.node.report"
+
+    node: Annotated[str, Meta(min_length=1, max_length=253)]
+    routes: list[NodeRoute]
 
 
 class PoolUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,8 +356,12 @@ IPAM_COMMANDS: tuple[type[Command[Any]], ...] = (
     ListPools,
     RequestAddress,
     ReleaseAddress,
+    ListAddresses,
     AllocatePools,
     AllocateAddresses,
     ReleaseOwned,
     CountPools,
+    ReconcileOwner,
+    ListLeases,
+    ReportRoutes,
 )

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 import msgspec
 
 from cnm.errors import CnmError, Fault, Invalid
-from cnm.types import END, SCHEMA_FORMATS, dec_hook, enc_hook, node_token
+from cnm.types import END, SCHEMA_FORMATS, dec_hook, enc_hook, node_token, without_host_bits
 
 MAX_BODY_BYTES = 1024 * 1024
 ECHOED = 2000
@@ -136,8 +136,13 @@ def _further(kind: Any, value: Any, faults: Sequence[Fault], check: Callable[[An
         check(msgspec.convert(_sound(kind, value), kind, dec_hook=dec_hook))
     except Invalid as error:
         found = [Fault(**each) for each in error.details["fields"]]
-        faulty = [fault.field for fault in faults if not fault.reason.startswith(UNKNOWN)]
-        return [each for each in found if not any(_touch(each.field, field) for field in faulty)]
+        mended = {fault.field for fault in faults if _mended(fault.value) is not None}
+        faulty = [fault.field for fault in faults if not fault.reason.startswith(UNKNOWN) and fault.field not in mended]
+        return [
+            each
+            for each in found
+            if each.field not in mended and not any(_touch(each.field, field) for field in faulty)
+        ]
     except (CnmError, msgspec.ValidationError):
         return []
     return []
@@ -155,7 +160,7 @@ _STAND_INS: tuple[Any, ...] = ("0" * 64, 1, "::", "0.0.0.0", {})  # noqa: S104  
 
 
 def _sound(kind: Any, value: Any) -> Any:
-    """Return a value without its faulty parts; what is required has a stand-in, so that lists keep their places."""
+    """Return a value without its faulty parts, or with them mended; what is required has a stand-in."""
     inner = _inner(kind, value)
     if _is_struct(inner) and isinstance(value, dict):
         sound = {}
@@ -173,7 +178,15 @@ def _sound(kind: Any, value: Any) -> Any:
     if isinstance(value, dict) and typing.get_origin(inner) is dict:
         sound = {name: _sound(typing.get_args(inner)[1], item) for name, item in value.items()}
         return {name: part for name, part in sound.items() if part is not msgspec.UNSET}
-    return value if _fits(kind, value) else msgspec.UNSET
+    if _fits(kind, value):
+        return value
+    mended = _mended(value)
+    return mended if mended is not None and _fits(kind, mended) else msgspec.UNSET
+
+
+def _mended(value: Any) -> str | None:
+    """Return what a faulty value was surely meant to be: what lies beside it is judged by that."""
+    return without_host_bits(value) if isinstance(value, str) else None
 
 
 def _stand_in(kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Nodes and the system: who is there, and what each node's workers should make stand."""
+"""Nodes: who is there, and what each node's workers should make stand."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -59,29 +59,11 @@ class ListNodes(Command[Nodes], frozen=True, kw_only=True, forbid_unknown_fields
     filters: Filters = {}
 
 
-class SystemInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What this installation is and can do."""
-
-    version: str
-    nodes: int
-    networks: int
-    sandboxes: int
-    endpoints: int
-    drivers: dict[str, list[str]]
-    workers: dict[str, str]
-
-
-class GetSystemInfo(Command[SystemInfo], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show what this installation is and can do."""
-
-    subject: ClassVar[str] = "cnm.v1.system.info"
-
-
 class Heartbeat(Command[Empty], frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node's worker is there; ``leaving`` when it stops in order.
 
-    ``kernel``, ``address`` and ``taken`` (prefixes of the node's own routes and name servers, which no pool may be
-    chosen to overlap) come from the sandbox worker.
+    ``kernel`` and ``address`` come from the sandbox worker. ``taken`` is not read any more: IPAM is told of a node's
+    routes, with ``cnm.v1.ipam.node.report``.
     """
 
     subject: ClassVar[str] = "cnm.v1.node.heartbeat"
@@ -175,7 +157,6 @@ class GetNameSlice(Command[NameSlice], frozen=True, kw_only=True, forbid_unknown
 NODE_COMMANDS: tuple[type[Command[Any]], ...] = (
     GetNode,
     ListNodes,
-    GetSystemInfo,
     Heartbeat,
     GetBridgeSlice,
     GetSandboxSlice,

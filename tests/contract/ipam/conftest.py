@@ -18,7 +18,8 @@ from cnm.messages import ipam as m
 from cnm.messages.message import to_builtins
 from cnm_ipam import handlers
 from cnm_ipam.predefined import Predefined
-from cnm_ipam.redis_pools import KEY_PREFIX, OUTBOX, RedisPools, connect
+from cnm_ipam.redis_pools import RedisPools
+from cnm_ipam.redis_script import KEY_PREFIX, OUTBOX, Script, connect
 
 MISSING = "no valkey-server or redis-server"
 
@@ -56,8 +57,12 @@ class Ipam:
     pools: RedisPools
     predefined: Predefined = Predefined()  # noqa: RUF009  # it is frozen
 
+    @classmethod
+    def over(cls, redis: Any, *, rest_s: float = 0) -> "Ipam":
+        return cls(RedisPools(script=Script(redis=redis, rest_s=rest_s), proposed_id="0" * 32))
+
     def resting(self, seconds: float) -> "Ipam":
-        return replace(self, pools=replace(self.pools, rest_s=seconds))
+        return replace(self, pools=replace(self.pools, script=replace(self.pools.script, rest_s=seconds)))
 
     async def pool(self, pool: str | None = None, sub_pool: str | None = None, **more: Any) -> str:
         command = m.RequestPool(
@@ -75,8 +80,8 @@ class Ipam:
     async def get(self, pool_id: str) -> m.Pool:
         return await handlers.get_pool(m.GetPool(pool_id=pool_id), pools=self.pools)
 
-    async def list_pools(self, space: str | None = None) -> list[m.Pool]:
-        return (await handlers.list_pools(m.ListPools(space=space), pools=self.pools)).pools
+    async def list_pools(self, space: str | None = None, **more: Any) -> list[m.Pool]:
+        return (await handlers.list_pools(m.ListPools(space=space, **more), pools=self.pools)).pools
 
     async def counts(self, pool_id: str) -> tuple[int | str, int | str]:
         (usage,) = (await handlers.count_pools(m.CountPools(pool_ids=[pool_id]), pools=self.pools)).usages
@@ -113,35 +118,71 @@ class Ipam:
         reply = await handlers.allocate_pools(command, pools=self.pools, predefined=self.predefined)
         return list(to_builtins(reply)["pools"])
 
-    async def endpoint(self, owner: str, *wanted: tuple[str, str | None], **more: Any) -> list[str]:
+    async def endpoint(self, owner: str, *wanted: tuple[str, str | None, *tuple[str, ...]], **more: Any) -> list[str]:
         command = m.AllocateAddresses(
             owner=owner,
             owner_label=f'endpoint "{owner}"',
             addresses=[
-                m.AddressWanted(pool_id=pool_id, address=ip_address(address) if address else None)
-                for pool_id, address in wanted
+                m.AddressWanted(pool_id=pool_id, address=ip_address(address) if address else None, others=others)
+                for pool_id, address, *others in wanted
             ],
             **more,
         )
         reply = await handlers.allocate_addresses(command, pools=self.pools)
         return [str(address) for address in reply.addresses]
 
-    async def release_owned(self, owner: str) -> None:
-        await handlers.release_owned(m.ReleaseOwned(owner=owner), pools=self.pools)
+    async def release_owned(self, owner: str, *, unused: bool = False) -> None:
+        await handlers.release_owned(m.ReleaseOwned(owner=owner, unused=unused), pools=self.pools)
+
+    async def addresses(self, pool_id: str, **more: Any) -> list[m.Lease]:
+        return (await handlers.list_addresses(m.ListAddresses(pool_id=pool_id, **more), pools=self.pools)).leases
+
+    async def leases(self, **more: Any) -> list[m.Lease]:
+        """Return all pages of what networks and endpoints hold."""
+        found: list[m.Lease] = []
+        after: str | None = None
+        while True:
+            page = await handlers.list_leases(m.ListLeases(after=after, **more), pools=self.pools)
+            found += page.leases
+            after = page.after
+            if after is None:
+                return found
+
+    async def reconcile(self, owner: str, **more: Any) -> tuple[list[str], list[str]]:
+        """Say what an owner is to hold; pools and addresses as text."""
+        command = m.ReconcileOwner(
+            owner=owner,
+            owner_label=f'owner "{owner}"',
+            pools=[m.AllocatedPool(**pool) for pool in more.pop("pools", [])],
+            addresses=_held(more.pop("addresses", [])),
+            surplus_addresses=_held(more.pop("surplus_addresses", [])),
+            **more,
+        )
+        found = await handlers.reconcile_owner(command, pools=self.pools)
+        return found.restored, found.given_back
+
+    async def report(self, node: str, *routes: str, device: str | None = "eth9") -> None:
+        """Say which prefixes a node uses."""
+        found = [m.NodeRoute(prefix=ip_network(route), by=f"route on {device}", device=device) for route in routes]
+        await handlers.report_routes(m.ReportRoutes(node=node, routes=found), pools=self.pools)
 
     async def events(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the events since the last call."""
-        entries = await self.pools.redis.xrange(OUTBOX)
-        await self.pools.redis.delete(OUTBOX)
+        entries = await self.pools.script.redis.xrange(OUTBOX)
+        await self.pools.script.redis.delete(OUTBOX)
         return [(fields[b"subject"].decode(), json.loads(fields[b"body"])) for _, fields in entries]
 
     async def state(self) -> dict[str, Any]:
         """Return every key that is not history: what is left when all is given back."""
-        history = ("outbox", "turns", "installation", "number")
-        keys = [key.decode() async for key in self.pools.redis.scan_iter()]
+        history = ("outbox", "turns", "installation", "number", "nodes", "routes", "route-counts")
+        keys = [key.decode() async for key in self.pools.script.redis.scan_iter()]
         assert all(key.startswith(KEY_PREFIX) for key in keys)
         kept = [key for key in sorted(keys) if key.removeprefix(KEY_PREFIX) not in history]
-        return {key: await self.pools.redis.dump(key) for key in kept}
+        return {key: await self.pools.script.redis.dump(key) for key in kept}
+
+
+def _held(pairs: list[tuple[str, str]]) -> list[m.HeldAddress]:
+    return [m.HeldAddress(pool_id=pool_id, address=ip_address(address)) for pool_id, address in pairs]
 
 
 def _wanted(*, ipv6: bool = False, aux: dict[str, str] | None = None, **fields: str) -> m.PoolWanted:
@@ -157,7 +198,7 @@ async def ipam(redis_url: str) -> AsyncIterator[Ipam]:
     redis = connect(redis_url)
     await redis.flushall()
     try:
-        yield Ipam(RedisPools(redis=redis, rest_s=0))
+        yield Ipam.over(redis)
     finally:
         await redis.aclose()
         await asyncio.sleep(0)

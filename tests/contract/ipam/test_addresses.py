@@ -73,9 +73,9 @@ async def test_large_ipv4_pool_is_filled_beyond_one_bitmap(ipam):
     pool_id = await ipam.pool("10.0.0.0/8", "10.0.255.254/31")
     assert await fill(ipam, pool_id) == ["10.0.255.254/8", "10.0.255.255/8"]
     crossing = await ipam.pool("10.0.0.0/8", "10.0.0.0/15")
-    await ipam.pools.redis.setrange("cnm:{ipam}:bits:LocalDefault/10.0.0.0/8:0a00", 0, b"\xff" * 8192)
+    await ipam.pools.script.redis.setrange("cnm:{ipam}:bits:LocalDefault/10.0.0.0/8:0a00", 0, b"\xff" * 8192)
     assert await ipam.address(crossing) == "10.1.0.0/8"
-    memory = await ipam.pools.redis.memory_usage("cnm:{ipam}:bits:LocalDefault/10.0.0.0/8:0a01")
+    memory = await ipam.pools.script.redis.memory_usage("cnm:{ipam}:bits:LocalDefault/10.0.0.0/8:0a01")
     assert memory < 500
 
 
@@ -375,9 +375,9 @@ async def test_former_owners_of_a_pool_are_forgotten_at_a_limit(ipam):
     pool_id = await ipam.pool("fd00::/64")
     prefix = "cnm:{ipam}:"
     digits = [f"{2**127 + n:032x}" for n in range(65536)]
-    await ipam.pools.redis.hset(f"{prefix}former:{pool_id}", mapping={d: f"c:{d}" for d in digits})
-    await ipam.pools.redis.hset(f"{prefix}last:{pool_id}", mapping={f"c:{d}": d for d in digits})
+    await ipam.pools.script.redis.hset(f"{prefix}former:{pool_id}", mapping={d: f"c:{d}" for d in digits})
+    await ipam.pools.script.redis.hset(f"{prefix}last:{pool_id}", mapping={f"c:{d}": d for d in digits})
     await ipam.address(pool_id, owner="one more")
     await ipam.release(pool_id, "fd00::1")
-    assert await ipam.pools.redis.hlen(f"{prefix}former:{pool_id}") == 65536
-    assert await ipam.pools.redis.hlen(f"{prefix}last:{pool_id}") == 65536
+    assert await ipam.pools.script.redis.hlen(f"{prefix}former:{pool_id}") == 65536
+    assert await ipam.pools.script.redis.hlen(f"{prefix}last:{pool_id}") == 65536

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from cnm.errors import Conflict, Exhausted, Invalid
-from cnm_ipam.redis_pools import RedisPools, connect
+from cnm_ipam.redis_script import connect
 
 OWNERS = st.sampled_from("abcdef")
 
@@ -57,7 +57,7 @@ def machine_over(redis_url, ipam_class):
         def start(self, shape, rest):
             self.run(self.redis.flushall())
             self.rest = rest
-            self.ipam = ipam_class(RedisPools(redis=self.redis, rest_s=rest))
+            self.ipam = ipam_class.over(self.redis, rest_s=rest)
             self.pool_id = self.run(self.ipam.pool(*shape))
             whole, self.range = ip_network(shape[0]), ip_network(shape[1] or shape[0])
             first, last = whole.network_address, whole.broadcast_address

@@ -15,7 +15,7 @@ from cnm.messages.message import event_subject
 from cnm.redis_store import RedisOutbox
 from cnm_ipam.config import Settings
 from cnm_ipam.predefined import Base, Predefined
-from cnm_ipam.redis_pools import OUTBOX, RedisPools, connect
+from cnm_ipam.redis_script import OUTBOX, connect
 from cnm_ipam.wiring import service
 
 SUBNET = {
@@ -71,7 +71,7 @@ async def test_ipv6_pool_is_unique_local_and_the_same_for_every_worker(ipam, red
     assert (first.prefixlen, first.network_address.packed[0]) == (64, 0xFD)
     other = connect(redis_url)
     try:
-        worker = replace(ipam, pools=RedisPools(redis=other))
+        worker = type(ipam).over(other)
         second = ip_network((await worker.pool(ipv6=True)).split("/", 1)[1])
     finally:
         await other.aclose()
@@ -346,7 +346,8 @@ async def test_pools_are_shown_in_the_order_of_their_request(ipam):
 
 
 async def test_each_change_tells_one_event_an_object(ipam):
-    ipam = replace(ipam, pools=replace(ipam.pools, now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)))
+    script = replace(ipam.pools.script, now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    ipam = replace(ipam, pools=replace(ipam.pools, script=script))
     set_current_call(Call(request_id="req", trace_id="a" * 32, deadline=0))
     try:
         web, _ = await ipam.network("web", SUBNET, {"subnet": "fd00::/64"})
@@ -410,13 +411,13 @@ async def test_events_write_addresses_as_python_does(ipam, words):
 async def test_worker_that_is_killed_leaves_nothing_that_a_repeat_does_not_find(ipam, redis_url, killed_after_commit):
     """A change is one run of the script: a worker that dies has done all of it or nothing, and can be asked again."""
     before = await ipam.state()
-    dying = replace(ipam, pools=replace(ipam.pools, redis=connect(redis_url, connections=1)))
+    dying = type(ipam).over(connect(redis_url, connections=1))
     task = asyncio.ensure_future(dying.network("web", SUBNET, {}))
-    while killed_after_commit and not await ipam.pools.redis.exists("cnm:{ipam}:owned"):
+    while killed_after_commit and not await ipam.pools.script.redis.exists("cnm:{ipam}:owned"):
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await dying.pools.redis.aclose()
+    await dying.pools.script.redis.aclose()
     assert (await ipam.state() == before) is not killed_after_commit
     pools = await ipam.network("web", SUBNET, {})
     assert len(await ipam.list_pools()) == len(pools) == 2
@@ -426,7 +427,7 @@ async def test_worker_that_is_killed_leaves_nothing_that_a_repeat_does_not_find(
 
 async def test_script_is_loaded_again_after_the_server_forgot_it(ipam):
     await ipam.pool()
-    await ipam.pools.redis.script_flush()
+    await ipam.pools.script.redis.script_flush()
     assert await ipam.pool() == "LocalDefault/172.18.0.0/16"
 
 
@@ -450,5 +451,5 @@ async def test_service_answers_every_command_and_says_when_redis_is_down(tmp_pat
 
 async def test_relay_reads_what_the_script_wrote(ipam):
     pool_id = await ipam.pool()
-    ((_, event),) = await RedisOutbox(ipam.pools.redis, OUTBOX).read(8)
+    ((_, event),) = await RedisOutbox(ipam.pools.script.redis, OUTBOX).read(8)
     assert (event.id, event.subject) == (json.loads(event.body)["id"], event_subject("pool", "requested", pool_id))

@@ -193,7 +193,7 @@ INVALID = [
                         "ipam": {"pools": [{"subnet": "10.9.0.0/24", "gateway": "10.8.0.1", "gw": "x"},
                                            {"subnet": "10.9.0.1/24", "gateway": "10.8.0.1"}]}},
      ["name", "colour", "enable_ipv4", "options.com.docker.network.driver.mtu", "ipam.pools[0].gw",
-      "ipam.pools[0].gateway", "ipam.pools[1].subnet"], ["-n", "10.8.0.1", "10.9.0.1/24"]),
+      "ipam.pools[0].gateway", "ipam.pools[1].subnet", "ipam.pools[1].gateway"], ["-n", "10.8.0.1", "10.9.0.1/24"]),
     ("network.create", {"name": "n", "config_only": True, "config_from": "table-web"}, ["config_from"], []),
     ("network.create", {"name": "n", "config_only": True, "ingress": True}, ["ingress"], []),
     ("network.list", {"filters": {"colour": ["red"], "size": ["1"]}}, ["filters.colour", "filters.size"],

@@ -1,5 +1,6 @@
 """A restarted worker, lost namespaces, strays; and what the worker tells of its node."""
 
+import asyncio
 import subprocess
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from cnm.kernel import netns
+from cnm.kernel.watch import watching_routes
 from cnm.messages.message import decode_trusted, encode
 from cnm.messages.namespace import EnsureSandbox, RemoveSandbox
 from cnm.messages.node import Heartbeat, SandboxSlice
@@ -128,7 +130,7 @@ async def test_probe_of_kinds_on_a_lower_link_agrees_with_ip(service, shell, con
         assert found[kind] == (done.returncode == 0), kind
 
 
-def test_node_s_routes_are_taken_but_for_ours(host, shell):
+def test_node_s_routes_are_used_but_for_ours(host, shell):
     for words in (
         "link add up0 up type veth peer down0",
         "link set down0 up",
@@ -137,6 +139,8 @@ def test_node_s_routes_are_taken_but_for_ours(host, shell):
         "route add default via 192.0.2.1",
         "route add 10.8.0.0/16 via 192.0.2.9",
         "route add blackhole 10.7.0.0/16",
+        "route add 0.0.0.0/1 via 192.0.2.9",
+        "route add 100.64.0.0/10 via 192.0.2.9 table 52",
         "link add br-ours up alias cnm:net type bridge",
         "addr add 172.28.0.1/16 dev br-ours",
         "link add br-other up type bridge",
@@ -146,27 +150,36 @@ def test_node_s_routes_are_taken_but_for_ours(host, shell):
     shell.run(host, "ip", "link", "set", "br-ours", "alias", "cnm:net")
     servers = [ip_address(each) for each in ("192.0.2.53", "127.0.0.53", "198.51.100.1", "fe80::1%up0")]
     with netns.inside(host):
-        taken = node_routes.read_taken(servers)
+        used = node_routes.read_used(servers)
         address = node_routes.read_address()
-    assert taken == [
-        ip_network(each)
-        for each in (
-            "10.8.0.0/16",
-            "172.30.0.0/16",
-            "192.0.2.0/24",
-            "192.0.2.53/32",
-            "198.51.100.1/32",
-            "fd00:1::/64",
-        )
+    assert [(str(each.prefix), each.by, each.device) for each in used] == [
+        ("10.8.0.0/16", "route via 192.0.2.9 on up0", "up0"),
+        ("100.64.0.0/10", "route via 192.0.2.9 on up0", "up0"),
+        ("172.30.0.0/16", "route on br-other", "br-other"),
+        ("192.0.2.0/24", "route on up0", "up0"),
+        ("192.0.2.53/32", "name server", None),
+        ("198.51.100.1/32", "name server", None),
+        ("fd00:1::/64", "route on up0", "up0"),
     ]
     assert address == ip_address("192.0.2.2")
+
+
+async def test_change_of_a_route_is_noticed_at_once(host, shell):
+    noticed = asyncio.Event()
+    shell.run(host, "ip", "link", "set", "lo", "up")
+    with watching_routes(noticed.set, Path(host)):
+        for words in ("route add 10.8.0.0/16 dev lo", "route del 10.8.0.0/16 dev lo", "-6 route add fd00:8::/64 dev lo"):
+            noticed.clear()
+            shell.run(host, "ip", *words.split())
+            async with asyncio.timeout(5):
+                await noticed.wait()
 
 
 def test_node_without_default_route_has_no_address(host, shell):
     shell.run(host, "ip", "link", "set", "lo", "up")
     with netns.inside(host):
         assert node_routes.read_address() is None
-        assert node_routes.read_taken([]) == []
+        assert node_routes.read_used([]) == []
 
 
 async def test_told_address_wins(tmp_path):
@@ -178,7 +191,7 @@ async def test_told_address_wins(tmp_path):
 async def test_heartbeat_tells_of_the_node(service):
     found = Heartbeat(node="n1", worker="w", version="1", pid=1, run_dir="/x", **await service.describe())
     assert found.kernel["veth"]
-    assert ip_network("192.0.2.53/32") in found.taken
+    assert ip_network("192.0.2.53/32") in [each.prefix for each in await service.used()]
     assert decode_trusted(Heartbeat, encode(found)) == found
 
 

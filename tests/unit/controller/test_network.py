@@ -7,7 +7,7 @@ import pytest
 from cnm.errors import Forbidden, Invalid, Unsupported
 from cnm.messages.message import decode
 from cnm.messages.network import CreateNetwork
-from cnm_controller.network import decide_create, has_label, matches, predefined, wanted_versions
+from cnm_controller.network import check_create, decide_create, has_label, matches, predefined, wanted_versions
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ID = "a" * 64
@@ -62,7 +62,6 @@ def test_predefined_names_are_forbidden(name: str):
         (b'{"name": "a", "scope": "global"}', "global"),
         (b'{"name": "a", "ingress": true}', "ingress"),
         (b'{"name": "a", "config_only": true}', "config_only"),
-        (b'{"name": "a", "ipam": {"driver": "dhcp"}}', "dhcp"),
         (b'{"name": "a", "options": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}', "routed"),
     ],
 )
@@ -90,6 +89,55 @@ def test_all_faults_come_at_once():
     }
     assert "10.2.0.1" in faults["ipam.pools[0].gateway"]
     assert "enable_ipv6" in faults["ipam.pools[2].subnet"]
+
+
+def test_a_subnet_with_host_bits_hides_no_fault_beside_it():
+    with pytest.raises(Invalid) as refused:
+        decode(
+            CreateNetwork,
+            b'{"name": "a b", "ipam": {"options": {"colour": "red"}, "pools": [{"subnet": "10.1.2.3/16",'
+            b' "gateway": "10.2.0.1", "range": "10.1.9.9/24", "aux_addresses": {"x": "10.1.0.0", "y": "10.1.0.9"}}]}}',
+            check=check_create,
+        )
+    assert {fault["field"]: fault["reason"] for fault in refused.value.details["fields"]} == {
+        "name": "Expected `str` matching regex '^[a-zA-Z0-9][a-zA-Z0-9_.-]*$' (got \"a b\")",
+        "ipam.pools[0].subnet": "10.1.2.3/16 has host bits set, it should be 10.1.0.0/16",
+        "ipam.pools[0].range": "10.1.9.9/24 has host bits set, it should be 10.1.9.0/24",
+        "ipam.pools[0].gateway": "10.2.0.1 is not in 10.1.0.0/16, choose one from 10.1.0.1 to 10.1.255.254",
+        "ipam.pools[0].aux_addresses.x":
+            "10.1.0.0 is the network address of 10.1.0.0/16, choose one from 10.1.0.1 to 10.1.255.254",
+        "ipam.options.colour": "unknown option colour, the one there is is com.docker.network.ipam.serial",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pools", "more", "faults"),
+    [
+        ('{"subnet": "224.0.0.0/8"}', "", {"ipam.pools[0].subnet": "224.0.0.0/8 cannot be a pool, it is multicast"}),
+        ('{"subnet": "0.0.0.0/24", "gateway": "10.0.0.1"}', "",
+         {"ipam.pools[0].gateway": "10.0.0.1 needs the subnet that it lies in"}),
+        ('{"range": "10.0.0.0/24"}', "", {"ipam.pools[0].range": "10.0.0.0/24 needs the subnet that it is a part of"}),
+        ('{"subnet": "10.0.0.0/24", "gateway": "10.0.0.7", "aux_addresses": {"a": "10.0.0.7"}}', "",
+         {"ipam.pools[0].aux_addresses.a": "10.0.0.7 is the address of gateway too"}),
+        ('{"subnet": "10.0.0.0/24"}', '"address_space": "blue"', {}),
+        ('{"subnet": "0.0.0.0/24"}', '"address_space": "blue"',
+         {"ipam.address_space": "blue has no predefined pools, name the pool; LocalDefault and GlobalDefault have"}),
+        ("{}, {}", "", {"ipam.pools[1].subnet": "driver 'bridge' takes one IPv4 subnet, ipam.pools[0] is one already"}),
+        ('{"subnet": "10.0.0.0/24"}, {"subnet": "0.0.0.0/24"}', "",
+         {"ipam.pools[1].subnet": "driver 'bridge' takes one IPv4 subnet, ipam.pools[0] is one already"}),
+    ],
+)  # fmt: skip
+def test_what_ipam_would_refuse_is_refused_with_everything_else(pools: str, more: str, faults: dict[str, str]):
+    more = f", {more}" if more else ""
+    body = f'{{"name": "a", "ipam": {{"pools": [{pools}]{more}}}}}'.encode()
+    assert (faults_of(body) if faults else decided(body) and {}) == faults
+
+
+def test_pools_that_say_no_family_are_of_those_still_open():
+    network = decided(b'{"name": "a", "enable_ipv4": false, "enable_ipv6": true, "ipam": {"pools": [{}]}}')
+    assert wanted_versions(network) == [6]
+    network = decided(b'{"name": "a", "enable_ipv6": true, "ipam": {"pools": [{}, {"subnet": "10.1.0.0/16"}]}}')
+    assert wanted_versions(network) == [6, 4]
 
 
 def test_a_network_without_any_family_is_refused():

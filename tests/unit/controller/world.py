@@ -170,6 +170,13 @@ class World:
         return PoolUsages(usages=[])
 
 
+class NoIpamDrivers:
+    """``IpamDrivers`` where none announced itself."""
+
+    async def every(self) -> list:
+        return []
+
+
 def serve(bus: MemoryBus, world: World) -> None:
     """Let a world answer on a bus."""
 
@@ -207,4 +214,4 @@ def serve(bus: MemoryBus, world: World) -> None:
 def controller_of(store: MemoryStore, bus: MemoryBus) -> Controller:
     """Make a controller; several of one store are rivals."""
     sagas = Sagas(store, bus)
-    return Controller(ledger=Ledger(store), sagas=sagas, bus=bus, nodes=OneNode(), now=lambda: NOW)
+    return Controller(ledger=Ledger(store), sagas=sagas, bus=bus, nodes=OneNode(), ipam_drivers=NoIpamDrivers(), now=lambda: NOW)

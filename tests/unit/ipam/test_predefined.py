@@ -1,87 +1,19 @@
-"""Predefined pools: their order, their search, and how they are configured."""
+"""Predefined pools: their bases, and how they are configured."""
 
 from hashlib import sha256
 from ipaddress import ip_network
-from itertools import islice
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cnm.errors import Invalid
-from cnm_ipam.config import Settings, from_environment
-from cnm_ipam.pool import overlap
-from cnm_ipam.predefined import (
-    DOCKER_GLOBAL,
-    DOCKER_LOCAL,
-    Base,
-    Predefined,
-    free_pools,
-    parse_bases,
-    sized,
-    unique_local_base,
-)
-
-LOCAL = [f"172.{n}.0.0/16" for n in range(17, 32)] + [f"192.168.{n}.0/20" for n in range(0, 256, 16)]
-
-
-def names(pools):
-    return [str(pool) for pool in pools]
-
-
-# I01, I02
-def test_local_pools_are_dockers_in_dockers_order():
-    assert names(free_pools(DOCKER_LOCAL, (), after=None)) == LOCAL
-    assert len(LOCAL) == 31
-
-
-# I04
-def test_global_pools_are_all_24s_of_10():
-    found = names(free_pools(DOCKER_GLOBAL, (), after=None))
-    assert (found[0], found[1], found[-1], len(found)) == ("10.0.0.0/24", "10.0.1.0/24", "10.255.255.0/24", 65536)
-
-
-# I03
-@pytest.mark.parametrize("index", range(31))
-def test_search_begins_after_the_last_one_and_goes_once_round(index):
-    found = names(free_pools(DOCKER_LOCAL, (), after=ip_network(LOCAL[index])))
-    assert found == LOCAL[index + 1 :] + LOCAL[: index + 1]
-
-
-def test_turn_of_another_configuration_begins_at_the_start():
-    assert next(free_pools(DOCKER_LOCAL, (), after=ip_network("10.0.0.0/24"))) == ip_network("172.17.0.0/16")
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 255), st.integers(0, 8)), max_size=12),
-    st.one_of(st.none(), st.integers(0, 255)),
-    st.integers(3, 6),
-)
-def test_search_finds_what_a_walk_over_all_pools_finds(blocks, after, step):
-    bases = (Base(ip_network("10.0.0.0/25"), 32 - step), Base(ip_network("10.0.0.128/25"), 32 - step))
-    taken = [ip_network((0x0A000000 + (n >> bits << bits), 32 - bits)) for n, bits in blocks]
-    position = None if after is None else ip_network((0x0A000000 + (after >> 2 << 2), 30))
-    every = [ip_network((0x0A000000 + n, 32 - step)) for n in range(0, 256, 1 << step)]
-    if position is not None:
-        later = [pool for pool in every if pool.network_address > position.broadcast_address]
-        every = later + [pool for pool in every if pool not in later]
-    expected = [pool for pool in every if not any(overlap(pool, other) for other in taken)]
-    assert sorted(free_pools(bases, taken, after=position)) == sorted(expected)
-    if position is None:
-        assert list(free_pools(bases, taken, after=None)) == expected
-    elif expected:
-        assert next(free_pools(bases, taken, after=position)) == expected[0]
+from cnm_ipam.config import from_environment, installation_of
+from cnm_ipam.predefined import DOCKER_GLOBAL, DOCKER_LOCAL, Base, Predefined, parse_bases, sized, unique_local_base
 
 
 def test_size_that_no_base_has_room_for_has_no_bases():
-    assert names(islice(free_pools(sized(DOCKER_LOCAL, 24), (), after=None), 2)) == ["172.17.0.0/24", "172.17.1.0/24"]
+    assert sized(DOCKER_LOCAL, 24)[0] == Base(ip_network("172.17.0.0/16"), 24)
+    assert [str(base.prefix) for base in sized(DOCKER_LOCAL, 14)] == ["172.20.0.0/14", "172.24.0.0/14", "172.28.0.0/14"]
     assert sized(DOCKER_LOCAL, 13) == ()
-
-
-def test_small_pool_is_found_at_once_in_a_base_of_any_size():
-    taken = [ip_network(f"fd00::{n:x}:0/112") for n in range(100)]
-    found = free_pools((Base(ip_network("fd00::/48"), 120),), taken, after=None)
-    assert next(found) == ip_network("fd00::64:0/120")
 
 
 # I20
@@ -96,20 +28,34 @@ def test_unique_local_base_follows_from_the_installation():
 def test_configured_bases_replace_those_of_their_family_only():
     local = from_environment({"CNM_DEFAULT_ADDRESS_POOLS": "base=172.80.0.0/16,size=24;base=172.90.0.0/16,size=24"})
     bases = local.predefined.bases("LocalDefault", ipv6=False, installation="i")
-    found = names(free_pools(bases, (), after=None))
-    assert (found[0], found[255], found[256], len(found)) == (
-        "172.80.0.0/24",
-        "172.80.255.0/24",
-        "172.90.0.0/24",
-        512,
-    )
+    assert bases == (Base(ip_network("172.80.0.0/16"), 24), Base(ip_network("172.90.0.0/16"), 24))
     assert local.predefined.bases("LocalDefault", ipv6=True, installation="i") == (unique_local_base("i"),)
     assert local.predefined.bases("GlobalDefault", ipv6=False, installation="i") == DOCKER_GLOBAL
     assert local.predefined.bases("blue", ipv6=False, installation="i") == ()
 
 
-def test_nothing_configured_means_dockers_pools():
-    assert from_environment({}) == from_environment({"CNM_DEFAULT_ADDRESS_POOLS": " "}) == Settings()
+def test_nothing_configured_means_dockers_pools_and_ten_seconds_of_rest():
+    for environment in ({}, {"CNM_DEFAULT_ADDRESS_POOLS": " ", "CNM_ADDRESS_REST_S": ""}):
+        settings = from_environment(environment)
+        assert (settings.predefined, settings.rest_s) == (Predefined(), 10)
+
+
+def test_rest_is_a_setting_in_seconds():
+    assert from_environment({"CNM_ADDRESS_REST_S": "0.5"}).rest_s == 0.5
+    for wrong in ("-1", "soon", "nan", "inf", "604801"):
+        with pytest.raises(Invalid, match=f"expected seconds from 0 to 604800, got '{wrong}'"):
+            from_environment({"CNM_ADDRESS_REST_S": wrong})
+
+
+def test_installation_follows_from_the_host_and_is_random_where_that_has_no_id():
+    one = from_environment({}, machine_id="m1", node="n1").proposed_installation
+    assert one == from_environment({}, machine_id="m1", node="n1").proposed_installation == installation_of("m1", "n1")
+    others = [
+        from_environment({}, machine_id=machine_id, node=node).proposed_installation
+        for machine_id, node in (("m1", "n2"), ("m2", "n1"), ("", "n1"), ("", "n1"))
+    ]
+    assert len({one, *others}) == 5
+    assert "m1" not in one
 
 
 def test_base_inside_another_is_left_out():

@@ -8,10 +8,11 @@ import pytest
 
 from cnm.errors import Invalid
 from cnm.kernel.address import LinkAddress
+from cnm.kernel.link import Link
 from cnm.kernel.route import Route
 from cnm.settings import from_environment
 from cnm_sandbox.config import Settings
-from cnm_sandbox.node_routes import address, taken
+from cnm_sandbox.node_routes import address, used
 
 DEFAULT4 = Route(ip_network("0.0.0.0/0"), gateway=ip_address("192.0.2.1"), index=2)
 DEFAULT6 = Route(ip_network("::/0"), gateway=ip_address("fe80::1"), index=2, metric=1024)
@@ -41,12 +42,47 @@ def test_node_s_address_is_that_of_its_default_route(routes, found):
     assert address(routes, ADDRESSES) == (ip_address(found) if found else None)
 
 
-def test_name_servers_and_routes_are_taken():
-    routes = [DEFAULT4, Route(ip_network("10.0.0.0/8"), index=2), Route(ip_network("172.17.0.0/16"), index=9)]
+def link(index, name, alias=""):
+    return Link(index=index, name=name, alias=alias)
+
+
+def shown(routes, links=(), servers=()):
+    return [(str(each.prefix), each.by, each.device) for each in used(routes, links, servers)]
+
+
+def test_name_servers_and_routes_are_used_and_ours_are_not():
+    routes = [
+        DEFAULT4,
+        Route(ip_network("10.0.0.0/8"), index=2, gateway=ip_address("192.0.2.9")),
+        Route(ip_network("10.0.0.0/8"), index=3, metric=50),
+        Route(ip_network("172.17.0.0/16"), index=9),
+        Route(ip_network("172.18.0.0/16"), index=8),
+        Route(ip_network("198.18.0.0/15")),
+    ]
+    links = [link(2, "eth0"), link(9, "br-1", "cnm:" + "a" * 64), link(8, "br-mine")]
     servers = [ip_address("10.1.1.1"), ip_address("::1"), ip_address("2001:db8::53%eth0")]
-    assert taken(routes, {9}, servers) == [
-        ip_network("10.0.0.0/8"), ip_network("10.1.1.1/32"), ip_network("2001:db8::53/128"),
-    ]  # fmt: skip
+    assert shown(routes, links, servers) == [
+        ("10.0.0.0/8", "route via 192.0.2.9 on eth0", "eth0"),
+        ("10.1.1.1/32", "name server", None),
+        ("172.18.0.0/16", "route on br-mine", "br-mine"),
+        ("198.18.0.0/15", "route", None),
+        ("2001:db8::53/128", "name server", None),
+    ]
+
+
+@pytest.mark.parametrize("piece", ["0.0.0.0/1", "128.0.0.0/1", "172.0.0.0/7", "::/1", "8000::/1", "2000::/3"])
+def test_default_route_in_pieces_is_none(piece):
+    assert shown([Route(ip_network(piece), index=2)]) == []
+
+
+@pytest.mark.parametrize("prefix", ["10.0.0.0/8", "172.16.0.0/12", "fc00::/7", "fd00:1::/64"])
+def test_route_to_a_private_prefix_is_one(prefix):
+    assert shown([Route(ip_network(prefix), index=2)]) == [(prefix, "route", None)]
+
+
+def test_unreachable_and_local_routes_use_nothing():
+    routes = [Route(ip_network("10.0.0.0/8"), kind=7), Route(ip_network("10.0.0.1/32"), kind=2, table=255)]
+    assert shown(routes) == []
 
 
 def test_settings_come_from_the_worker_s():

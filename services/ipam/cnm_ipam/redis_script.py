@@ -1,0 +1,133 @@
+"""Runs the script in Redis, for the call that is being answered."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha1
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from cnm.bus import current_call
+from cnm.errors import Unavailable
+from cnm.messages.message import decode_trusted
+from cnm_ipam.answers import Answer
+from cnm_ipam.script import SCRIPT
+
+KEY_PREFIX = "cnm:{ipam}:"
+OUTBOX = f"{KEY_PREFIX}outbox"
+
+_SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_UNAVAILABLE = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+    OSError,
+)
+
+
+def connect(redis_url: str, *, connections: int = 32, timeout_s: float = 5) -> Redis:
+    """Return a client that waits for a free connection and never repeats a command by itself.
+
+    A repeat after a lost connection could do a thing twice; whoever asked repeats under the same request id.
+    """
+    pool = BlockingConnectionPool.from_url(
+        redis_url,
+        max_connections=connections,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
+
+
+def utc_now() -> datetime:
+    """Return the present time."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Return 32 random hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def awaitable(value: Any) -> Awaitable[Any]:
+    """Type what redis-py's commands return."""
+    return cast("Awaitable[Any]", value)
+
+
+async def translated(work: Awaitable[Any]) -> Any:
+    """Wait for Redis.
+
+    Raises:
+        Unavailable: it cannot be reached, or refuses to work.
+
+    """
+    try:
+        return await work
+    except _UNAVAILABLE as error:
+        raise Unavailable(f"Redis cannot be reached: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """The script, with what its events need: time and ids are passed in."""
+
+    redis: Redis
+    rest_s: float
+    now: Callable[[], datetime] = utc_now
+    new_id: Callable[[], str] = new_id
+
+    async def run(self, verb: str, *, node: str | None = None, **ask: Any) -> Answer:
+        """Run a verb; once sent, its end is waited for, whatever becomes of who asked.
+
+        Raises:
+            Unavailable: Redis cannot be reached.
+
+        """
+        request_id, trace_id = self.call_ids()
+        envelope = msgspec.json.encode(
+            {"time": self.now(), "node": node, "trace_id": trace_id, "request_id": request_id}
+        )[1:-1]
+        asked = {**ask, "seed": self.new_id(), "rest_ms": round(self.rest_s * 1000)}
+        if node is not None:
+            asked["node"] = node
+        work = asyncio.ensure_future(self._evaluate(1, KEY_PREFIX, verb, msgspec.json.encode(asked), envelope))
+        try:
+            return decode_trusted(Answer, await asyncio.shield(work))
+        except asyncio.CancelledError:
+            await asyncio.wait([work])  # the server may carry it out yet: whoever undoes it must come after
+            raise
+
+    async def _evaluate(self, *arguments: Any) -> Any:
+        try:
+            return await translated(awaitable(self.redis.evalsha(_SCRIPT_SHA, *arguments)))
+        except NoScriptError:
+            return await translated(awaitable(self.redis.eval(SCRIPT, *arguments)))
+
+    def call_ids(self) -> tuple[str, str]:
+        """Return the request and the trace of the call that is being answered, or new ones."""
+        call = current_call()
+        return (call.request_id, call.trace_id) if call is not None else (self.new_id(), self.new_id())
