@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import attach, floor, report
+from bench import attach, floor, ipam, report
 from bench.client import Client
 from bench.installation import installation
 
@@ -24,6 +24,8 @@ async def measure(pairs: int, levels: list[int]) -> list[report.Section]:
                 await attach.pairs_section(client, pairs, levels),
                 await attach.networks_section(client, max(10, pairs // 10)),
                 await attach.sandboxes_section(client, max(10, pairs // 10)),
+                await ipam.addresses_section(own),
+                await ipam.pools_section(own),
             ]
         finally:
             await client.close()

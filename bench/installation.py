@@ -18,6 +18,10 @@ class Installation:
     nats_url: str
     run_dir: Path
 
+    @property
+    def redis_url(self) -> str:
+        return f"unix://{self.run_dir}/redis.sock"
+
 
 @contextmanager
 def installation(*, traced: bool = False) -> Iterator[Installation]:

@@ -369,16 +369,46 @@ class RedisStore:
             return await script(keys=[PREFIX], args=[msgspec.json.encode(asked), *more])
 
 
+_LEAD = """
+local leader = redis.call('GET', KEYS[1])
+if leader and leader ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+_RESIGN = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
 class RedisOutbox:
-    """``Outbox`` on a Redis stream."""
+    """``Outbox`` on a Redis stream, and a key beside it that says who relays."""
 
     def __init__(self, redis: Redis, key: str = OUTBOX) -> None:
         self._redis = redis
         self._key = key
+        self._seen = "0-0"
+        self._lead = redis.register_script(_LEAD)
+        self._resign = redis.register_script(_RESIGN)
+
+    async def wait(self, timeout_s: float) -> None:
+        async with translated():
+            await self._redis.xread({self._key: self._seen}, count=1, block=max(1, round(timeout_s * 1000)))
+
+    async def lead(self, name: str, *, lease_ms: int) -> bool:
+        async with translated():
+            return bool(await self._lead(keys=[f"{self._key}:leader"], args=[name, lease_ms]))
+
+    async def resign(self, name: str) -> None:
+        async with translated():
+            await self._resign(keys=[f"{self._key}:leader"], args=[name])
 
     async def read(self, limit: int) -> list[tuple[str, OutgoingEvent]]:
         async with translated():
             rows: Any = await self._redis.xrange(self._key, count=limit)
+        if rows:
+            self._seen = rows[-1][0].decode()
         return [
             (
                 position.decode(),

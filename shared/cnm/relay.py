@@ -1,21 +1,22 @@
 """Moves events from a service's outbox to the stream, in order, each once.
 
-An event is written to the outbox in the transaction of the change it tells of. Any number of relays may read one
-outbox: each publishes in order and waits for the stream, which drops what it has seen (``Nats-Msg-Id``).
+An event is written to the outbox in the transaction of the change it tells of. Of all relays of one outbox one leads and
+publishes, waiting for the stream each time; the others stand by until its lease runs out. What it published and could
+not drop is published again, and the stream drops what it has seen (``Nats-Msg-Id``).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
-from typing import Any
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
-from cnm.bus import Route
 from cnm.errors import CnmError, Unavailable
 from cnm.store import Outbox, OutgoingEvent
 
-PERIOD_S = 0.5
+LEASE_MS = 1000
+PERIOD_S = 0.4
 BATCH = 64
 
 log = structlog.get_logger()
@@ -27,28 +28,35 @@ class Relay:
     def __init__(self, outbox: Outbox, publish: Callable[[OutgoingEvent], Awaitable[None]]) -> None:
         self._outbox = outbox
         self._publish = publish
-        self._nudged = asyncio.Event()
-
-    def nudge(self) -> None:
-        """Say that something was written: it is relayed at once."""
-        self._nudged.set()
+        self._name = secrets.token_hex(8)
 
     async def run(self) -> None:
-        """Relay for ever; what cannot be done now is done later."""
-        while True:
-            try:
-                async with asyncio.timeout(PERIOD_S):
-                    await self._nudged.wait()
-            except TimeoutError:
-                pass
-            self._nudged.clear()
-            try:
-                await self.drain()
-            except Unavailable as error:
-                log.warning("relay.waiting", error=error.message)
+        """Relay for ever whenever it leads; what cannot be done now is done later, perhaps by another."""
+        try:
+            while True:
+                try:
+                    if await self._lead():
+                        await self.drain()
+                        await self._outbox.wait(PERIOD_S)
+                    else:
+                        await asyncio.sleep(PERIOD_S)
+                except Unavailable as error:
+                    log.warning("relay.waiting", error=error.message)
+                    await self._resign()
+                    await asyncio.sleep(2 * PERIOD_S)  # who stands by comes first
+        finally:
+            await self._resign()
+
+    async def _lead(self) -> bool:
+        return await self._outbox.lead(self._name, lease_ms=LEASE_MS)
+
+    async def _resign(self) -> None:
+        """Let another lead at once: it may reach what this one does not."""
+        with suppress(CnmError):
+            await self._outbox.resign(self._name)
 
     async def drain(self) -> None:
-        """Publish everything that is in the outbox now.
+        """Publish everything that is in the outbox now, for as long as it leads.
 
         Raises:
             Unavailable: the store or the stream cannot be reached; what is left stays in the outbox.
@@ -61,6 +69,8 @@ class Relay:
                     sent.append(position)
             finally:  # the stream knows duplicates for two minutes only, and may be away for longer
                 await self._outbox.drop(sent)
+            if not await self._lead():
+                return
 
     async def _send(self, event: OutgoingEvent) -> None:
         try:
@@ -69,18 +79,3 @@ class Relay:
             raise
         except CnmError as error:  # it would be refused for ever, and bar all that come after it
             log.error("relay.refused", subject=event.subject, id=event.id, error=error.message)  # noqa: TRY400  # the sentence says it all
-
-
-def nudging(relay: Relay, routes: Sequence[Route]) -> tuple[Route, ...]:
-    """Return the routes with a nudge to the relay after each answer, for a service whose every verb may write."""
-    return tuple(replace(route, handler=_nudging(relay, route.handler)) for route in routes)
-
-
-def _nudging(relay: Relay, handler: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
-    async def handle(command: Any) -> Any:
-        try:
-            return await handler(command)
-        finally:
-            relay.nudge()
-
-    return handle

@@ -210,3 +210,15 @@ class Outbox(Protocol):
     async def drop(self, positions: Sequence[str]) -> None:
         """Forget events that are in the stream."""
         ...
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when an event was written after the last one that was read, or when the time is over."""
+        ...
+
+    async def lead(self, name: str, *, lease_ms: int) -> bool:
+        """Become or stay the one who relays, unless another is; tell whether that worked."""
+        ...
+
+    async def resign(self, name: str) -> None:
+        """Let another become the one who relays; who is not the one changes nothing."""
+        ...

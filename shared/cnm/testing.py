@@ -55,17 +55,48 @@ class MemoryOutbox:
 
     rows: list[tuple[str, OutgoingEvent]] = field(default_factory=list)
     down: bool = False
+    clock: Callable[[], int] = field(default_factory=ManualClock)
     _written: int = 0
+    _seen: int = 0
+    _leader: tuple[str, int] = ("", 0)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def write(self, events: Sequence[OutgoingEvent]) -> None:
         """Add events, as a commit does."""
         for event in events:
             self._written += 1
             self.rows.append((f"{self._written}-0", event))
+        self._news.set()
 
     async def read(self, limit: int) -> list[tuple[str, OutgoingEvent]]:
         await _reach(self.down)
-        return self.rows[:limit]
+        found = self.rows[:limit]
+        if found:
+            self._seen = int(found[-1][0].partition("-")[0])
+        return found
+
+    async def wait(self, timeout_s: float) -> None:
+        await _reach(self.down)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._written <= self._seen:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return
+
+    async def lead(self, name: str, *, lease_ms: int) -> bool:
+        await _reach(self.down)
+        leader, until_ms = self._leader
+        if leader not in ("", name) and until_ms > self.clock():
+            return False
+        self._leader = (name, self.clock() + lease_ms)
+        return True
+
+    async def resign(self, name: str) -> None:
+        await _reach(self.down)
+        if self._leader[0] == name:
+            self._leader = ("", 0)
 
     async def drop(self, positions: Sequence[str]) -> None:
         await _reach(self.down)
@@ -77,11 +108,11 @@ class MemoryStore:
 
     def __init__(self, clock: Callable[[], int] | None = None) -> None:
         self.down = False
-        self.outbox = MemoryOutbox()
+        self._now_ms = clock or ManualClock()
+        self.outbox = MemoryOutbox(clock=self._now_ms)
         self.journal: dict[str, Entry] = {}
         self.exclusive: dict[str, str] = {}
         self.shared: dict[str, set[str]] = {}
-        self._now_ms = clock or ManualClock()
         self._documents: dict[tuple[str, str], Document] = {}
         self._names: dict[tuple[str, str, str], str] = {}
         self._leases: dict[str, int] = {}

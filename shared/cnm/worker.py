@@ -12,7 +12,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ from cnm.version import VERSION
 HEARTBEAT_PERIOD_S = 2.0
 CONVERGE_PERIOD_S = 3.0
 FIRST_TRY_S = 0.1
+CANCEL_AGAIN_S = 0.1
 
 log = structlog.get_logger()
 
@@ -97,12 +98,23 @@ async def _live(name: str, build: Build, *, description: str, on_node: bool) -> 
             tasks.create_task(_give_up(main, stopping, up))
             with contextlib.suppress(asyncio.CancelledError):
                 await main
-            for task in set(tasks._tasks):
-                task.cancel()
+            await end(tasks._tasks)
     finally:
         telemetry.shutdown()
         with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):  # nats-py cancels itself
             await client.close()
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once does not do: where a cancellation meets the end of what ``wait_for`` waits for, Python 3.11 loses it, and
+    redis-py sends everything that way.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
 
 async def _give_up(main: asyncio.Task[None], stopping: asyncio.Event, up: asyncio.Event) -> None:

@@ -23,7 +23,7 @@ async def controller(worker: Worker) -> AsyncIterator[Service]:
     async with redis_store.connect(worker.settings.redis_url) as redis:
         store = redis_store.RedisStore(redis)
         relay = Relay(redis_store.RedisOutbox(redis), worker.bus.publish_event)
-        sagas = Sagas(store, worker.bus, committed=relay.nudge)
+        sagas = Sagas(store, worker.bus)
         parts = Controller(
             ledger=Ledger(store),
             sagas=sagas,

@@ -107,8 +107,7 @@ async def heartbeat(command: Heartbeat, *, controller: Controller) -> Empty:
     joined = event("node", "joined", command.node, shown, node=command.node)
     left = event("node", "left", command.node, shown, node=command.node)
     now = controller.now()
-    if await controller.nodes.report(command, now=now, dead_before=now - SEEN_WITHIN, joined=joined, left=left):
-        controller.sagas.committed()
+    await controller.nodes.report(command, now=now, dead_before=now - SEEN_WITHIN, joined=joined, left=left)
     return Empty()
 
 

@@ -30,12 +30,10 @@ class Nodes(Protocol):
         dead_before: datetime,
         joined: OutgoingEvent,
         left: OutgoingEvent,
-    ) -> bool:
+    ) -> None:
         """Note a heartbeat; publish ``joined`` with a node's first worker and ``left`` with its last.
 
         Workers that were last heard of before ``dead_before`` do not count.
-
-        Returns whether an event was written.
         """
         ...
 

@@ -52,7 +52,7 @@ class RedisNodes:
         dead_before: datetime,
         joined: OutgoingEvent,
         left: OutgoingEvent,
-    ) -> bool:
+    ) -> None:
         worker = NodeWorker(
             name=heartbeat.worker, state="ready", version=heartbeat.version, pid=heartbeat.pid, last_seen=now
         )
@@ -76,7 +76,7 @@ class RedisNodes:
                 *events,
                 to_builtins(dead_before),
             ]
-            return bool(await self._report(keys=[NODES, OUTBOX], args=arguments))
+            await self._report(keys=[NODES, OUTBOX], args=arguments)
 
     async def every(self) -> list[NodeState]:
         async with translated():

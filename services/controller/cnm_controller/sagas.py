@@ -132,7 +132,6 @@ class Saga:
             self.in_doubt = True
             raise
         self.committed = True
-        self._runner.committed()
         if changes.after:
             await self._runner.finish_in_time(self.entry, (changes.after,))
         return documents
@@ -164,11 +163,10 @@ async def until_fresh(attempt: Callable[[], Awaitable[T]]) -> T:
 class Sagas:
     """Begins sagas, keeps their leases, and recovers those of the dead."""
 
-    def __init__(self, store: Store, bus: RawBus, *, committed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: Store, bus: RawBus) -> None:
         self.store = store
         self.bus = bus
         self.owner = secrets.token_hex(8)
-        self.committed = committed
         self._live: set[str] = set()
         self._working: set[asyncio.Future[bool]] = set()
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from cnm import redis_store
 from cnm.redis_replies import RedisReplies
-from cnm.relay import Relay, nudging
+from cnm.relay import Relay
 from cnm.worker import Service, Worker, run
 from cnm_ipam import config
 from cnm_ipam.redis_script import OUTBOX
@@ -22,7 +22,7 @@ async def ipam(worker: Worker) -> AsyncIterator[Service]:
         await worker.bus.ensure_stream()
         relay = Relay(redis_store.RedisOutbox(redis, OUTBOX), worker.bus.publish_event)
         worker.tasks.create_task(relay.run())
-        yield Service(routes=nudging(relay, routes), replies=RedisReplies(redis))
+        yield Service(routes=routes, replies=RedisReplies(redis))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ compare as text the way the numbers compare.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from cnm.prefix import first_usable, last_usable
@@ -51,6 +51,7 @@ class AddressPool:
         return max(0, self.last - self.first + 1)
 
 
+@lru_cache(maxsize=4096)
 def parse_pool_id(pool_id: str) -> AddressPool | None:
     """Read the id of a pool; None when there can be no such pool."""
     space, *parts = pool_id.split("/")

@@ -1,7 +1,7 @@
 """Runs the script in Redis, for the call that is being answered."""
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,7 +70,7 @@ def utc_now() -> datetime:
 
 def new_id() -> str:
     """Return 32 random hexadecimal digits."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def awaitable(value: Any) -> Awaitable[Any]:

@@ -27,9 +27,9 @@ async def build(own: Worker) -> AsyncIterator[Service]:
         async def tell(routes: Sequence[NodeRoute]) -> None:
             await own.bus.ask(ReportRoutes(node=own.settings.node, routes=list(routes)))
 
-        reports = RouteReports(service.used, tell)
+        reports = RouteReports(service, tell)
         async with worker.reporting(own, service.describe):
-            with watching_routes(reports.nudge):
+            with watching_routes(reports.note):
                 await reports.once()
                 converging = Converging(lambda clock: service.fetch(ask, clock), apply)
                 await converging.first()

@@ -27,15 +27,25 @@ def used(routes: Iterable[Route], links: Iterable[Link], servers: Iterable[Addre
     found: dict[Prefix, NodeRoute] = {}
     for route in routes:
         link = by_index.get(route.index)
-        ours = link is not None and link.alias.startswith(MARK)
-        short = route.destination.prefixlen < SHORTEST[route.destination.version]
-        if route.kind == RTN_UNICAST and not ours and not short and not _is_everywhere(route.destination):
+        if counts(route) and not (link is not None and is_ours(link)):
             found.setdefault(route.destination, _shown(route, link))
     for server in servers:
         prefix = _host_prefix(server)
         if not _is_everywhere(prefix):
             found.setdefault(prefix, NodeRoute(prefix=prefix, by=NAME_SERVER))
     return sorted(found.values(), key=lambda each: _order(each.prefix))
+
+
+def counts(route: Route) -> bool:
+    """Tell whether a route says that somebody uses its prefix, unless it is on a link of ours."""
+    destination = route.destination
+    short = destination.prefixlen < SHORTEST[destination.version]
+    return route.kind == RTN_UNICAST and not short and not _is_everywhere(destination)
+
+
+def is_ours(link: Link) -> bool:
+    """Tell whether a link carries our mark."""
+    return link.alias.startswith(MARK)
 
 
 def _shown(route: Route, link: Link | None) -> NodeRoute:
@@ -83,6 +93,12 @@ def read_used(servers: Iterable[Address]) -> list[NodeRoute]:
     """Return what the namespace of this thread uses, of all its routing tables; it blocks."""
     with Rtnl.open() as rtnl:
         return used(rtnl.routes(every_table=True), rtnl.links(), servers)
+
+
+def read_strangers(indices: Iterable[int]) -> set[int]:
+    """Return those of some links of the namespace of this thread that are not ours, or are gone; it blocks."""
+    with Rtnl.open() as rtnl:
+        return {index for index in indices if (link := rtnl.link(index)) is None or not is_ours(link)}
 
 
 def read_address() -> Address | None:

@@ -1,6 +1,6 @@
 """The sandbox worker's parts, put together."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ class SandboxService:
         self._touched = Touched()
         self._asked = 0
         self._kernel: Mapping[str, bool] | None = None
+        self._ours: set[int] = set()
 
     def routes(self) -> Sequence[Route]:
         """Say who answers what."""
@@ -61,11 +62,23 @@ class SandboxService:
 
     async def used(self) -> list[NodeRoute]:
         """Return the prefixes that no pool may overlap: the node's routes and its name servers."""
-        return await self._thread.run(self._read_used)
+        return await self._thread.run(lambda: node_routes.read_used(self._read_servers()))
 
-    def _read_used(self) -> list[NodeRoute]:
-        origin = SandboxFiles(self._settings).origin()
-        return node_routes.read_used(resolv.parse(read(origin)).servers)
+    async def servers(self) -> tuple[Address, ...]:
+        """Return the node's name servers."""
+        return await self._thread.run(self._read_servers)
+
+    def _read_servers(self) -> tuple[Address, ...]:
+        return resolv.parse(read(SandboxFiles(self._settings).origin())).servers
+
+    async def has_stranger(self, indices: Collection[int]) -> bool:
+        """Say whether one of these links is not ours; one that was ours and is gone is no stranger."""
+        unknown = set(indices) - self._ours
+        if not unknown:
+            return False
+        strangers = await self._thread.run(node_routes.read_strangers, unknown)
+        self._ours |= unknown - strangers
+        return bool(strangers)
 
     async def address(self) -> Address | None:
         """Return where other nodes reach this one: as told, else by its default route, if it has one."""

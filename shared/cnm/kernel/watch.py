@@ -2,19 +2,21 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from .netlink import NETLINK_ROUTE, Channel
-from .route import RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE
+from .route import RTM_DELROUTE, RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, Route, parse_route
 
 
 @contextmanager
-def watching_routes(changed: Callable[[], None], namespace: Path | None = None) -> Iterator[None]:
-    """Call ``changed`` from the running loop whenever routes of a namespace change, while the body runs.
+def watching_routes(
+    changed: Callable[[Sequence[Route] | None], None], namespace: Path | None = None
+) -> Iterator[None]:
+    """Call ``changed`` from the running loop with routes that came or went, while the body runs.
 
-    The namespace is this thread's unless a path is given. What came of it is not told: whoever wants to know asks. Notifications that were lost count as a change.
+    The namespace is this thread's unless a path is given. None stands for notifications that were lost.
     """
     loop = asyncio.get_running_loop()
     with Channel(NETLINK_ROUTE, namespace) as channel:
@@ -22,11 +24,13 @@ def watching_routes(changed: Callable[[], None], namespace: Path | None = None) 
 
         def heard() -> None:
             try:
-                channel.read_waiting()
+                replies = channel.read_waiting()
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-            changed()
+                changed(None)
+                return
+            changed([parse_route(reply.body) for reply in replies if reply.kind in (RTM_NEWROUTE, RTM_DELROUTE)])
 
         loop.add_reader(channel.fileno(), heard)
         try:

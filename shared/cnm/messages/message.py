@@ -137,7 +137,9 @@ def _further(kind: Any, value: Any, faults: Sequence[Fault], check: Callable[[An
     except Invalid as error:
         found = [Fault(**each) for each in error.details["fields"]]
         mended = {fault.field for fault in faults if _mended(fault.value) is not None}
-        faulty = [fault.field for fault in faults if not fault.reason.startswith(UNKNOWN) and fault.field not in mended]
+        faulty = [
+            fault.field for fault in faults if not fault.reason.startswith(UNKNOWN) and fault.field not in mended
+        ]
         return [
             each
             for each in found

@@ -1,7 +1,7 @@
 import pytest
 
 from cnm.redis_replies import RedisReplies
-from cnm.redis_store import RedisOutbox, RedisStore
+from cnm.redis_store import OUTBOX, RedisOutbox, RedisStore
 from cnm.testing import ManualClock, MemoryReplies, MemoryStore
 
 
@@ -13,6 +13,10 @@ class FakeSide:
         self.store = MemoryStore(self.clock)
         self.outbox = self.store.outbox
         self.replies = MemoryReplies(self.clock)
+
+    async def write(self, event):
+        """Write an event to the outbox, as a commit does."""
+        self.outbox.write([event])
 
     async def later(self, ms):
         self.clock.move(ms)
@@ -27,6 +31,11 @@ class RealSide:
         self.outbox = RedisOutbox(redis)
         self.replies = RedisReplies(redis)
         self._wait_for = wait_for
+
+    async def write(self, event):
+        """Write an event to the outbox, as a commit does."""
+        fields = {"id": event.id, "subject": event.subject, "body": event.body}
+        await self.redis.xadd(OUTBOX, fields)
 
     async def _now_ms(self):
         seconds, micros = await self.redis.time()

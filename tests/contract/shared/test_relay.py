@@ -9,9 +9,10 @@ from nats.js.errors import NotFoundError
 
 from cnm.errors import Unavailable, Unsupported
 from cnm.nats_bus import STREAM, NatsBus
-from cnm.relay import Relay
+from cnm.relay import PERIOD_S, Relay
 from cnm.store import OutgoingEvent
 from cnm.testing import MemoryBus, MemoryOutbox
+from cnm.worker import end
 
 
 def event(number, *, body='{"é": 1}'):
@@ -72,24 +73,75 @@ async def test_two_relays_on_one_outbox_publish_each_event_once(bus, line):
     assert outbox.rows == []
 
 
-async def test_nudge_is_heeded_whenever_it_comes(wait_for):
-    outbox, bus = MemoryOutbox(), MemoryBus()
-    relay = Relay(outbox, bus.publish_event)
-    running = asyncio.create_task(relay.run())
+async def test_event_is_relayed_as_soon_as_it_is_written(side, wait_for):
+    """Over both outboxes: nobody has to say that there is something."""
+    bus = MemoryBus()
+    running = asyncio.create_task(Relay(side.outbox, bus.publish_event).run())
+    slow = 0
     for number in range(20):
-        outbox.write([event(number)])
-        relay.nudge()
         began = time.monotonic()
+        await side.write(event(number))
         await wait_for(lambda count=number + 1: len(bus.events) == count)
-        assert time.monotonic() - began < 0.4  # before the timer's turn
-    running.cancel()
+        slow += time.monotonic() - began > PERIOD_S / 2
+    assert slow < 10, "it is the timer that finds them"
+    await end([running])
 
 
-async def test_event_written_unseen_is_found_by_the_timer(wait_for):
+async def test_of_several_relays_one_publishes_and_another_goes_on_when_it_is_gone(side, wait_for):
+    sent = []
+
+    def publishing(name):
+        async def publish(each):
+            sent.append((name, each.id))
+
+        return publish
+
+    relays = {name: Relay(side.outbox, publishing(name)) for name in ("a", "b")}
+    running = {name: asyncio.create_task(relay.run()) for name, relay in relays.items()}
+    for number in range(10):
+        await side.write(event(number))
+    await wait_for(lambda: len(sent) == 10)
+    assert [id_ for _, id_ in sent] == [f"id-{number}" for number in range(10)]
+    (leader,) = {name for name, _ in sent}
+    await end([running[leader]])
+    await side.write(event(10))
+    await wait_for(lambda: len(sent) == 11)
+    assert sent[-1] == ({"a": "b", "b": "a"}[leader], "id-10")
+    await end(running.values())
+
+
+async def test_relay_that_cannot_publish_lets_another_do_it(side, wait_for):
+    sent = []
+
+    async def cannot(_each):
+        raise Unavailable("NATS is away from here")
+
+    async def can(each):
+        sent.append(each.id)
+
+    await side.write(event(1))
+    running = [asyncio.create_task(Relay(side.outbox, publish).run()) for publish in (cannot, can)]
+    await wait_for(lambda: sent == ["id-1"])
+    await end(running)
+
+
+async def test_relay_that_was_killed_is_replaced_when_its_lease_is_over(side, wait_for):
+    assert await side.outbox.lead("dead", lease_ms=300)
+    bus = MemoryBus()
+    await side.write(event(1))
+    running = asyncio.create_task(Relay(side.outbox, bus.publish_event).run())
+    await asyncio.sleep(0)
+    assert bus.events == []
+    await side.later(301)
+    await wait_for(lambda: len(bus.events) == 1)
+    await end([running])
+
+
+async def test_event_written_before_is_found(wait_for):
     outbox, bus = outbox_of(1), MemoryBus()
     running = asyncio.create_task(Relay(outbox, bus.publish_event).run())
     await wait_for(lambda: bus.events and not outbox.rows)
-    running.cancel()
+    await end([running])
 
 
 async def test_what_was_published_before_a_failure_is_not_published_again():
@@ -129,20 +181,17 @@ async def test_relay_survives_a_restart_of_nats(own_nats, line, wait_for):
     bus = NatsBus(await line(own_nats.url))
     await bus.ensure_stream()
     outbox = outbox_of(10)
-    relay = Relay(outbox, bus.publish_event)
-    running = asyncio.create_task(relay.run())
-    relay.nudge()
+    running = asyncio.create_task(Relay(outbox, bus.publish_event).run())
     await wait_for(lambda: not outbox.rows)
     own_nats.kill()
     await wait_for(lambda: not bus.client.is_connected)
     outbox.write([event(number) for number in range(10, 20)])
-    relay.nudge()
     await asyncio.sleep(0)
     own_nats.start()
     await wait_for(lambda: bus.client.is_connected)
     await wait_for(lambda: not outbox.rows)
     assert await stored(bus) == [f"id-{number}" for number in range(20)]
-    running.cancel()
+    await end([running])
 
 
 async def test_stream_that_was_lost_is_made_again(bus):

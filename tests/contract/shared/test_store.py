@@ -1,6 +1,7 @@
 """What the store promises, of the fake and of Redis alike."""
 
 import asyncio
+import time
 
 import msgspec
 import pytest
@@ -304,6 +305,47 @@ async def test_events_of_a_commit_stand_in_the_outbox_in_order(store, outbox):
     assert await outbox.read(10) == rows[1:]
     await outbox.drop([position for position, _ in rows])
     assert await outbox.read(10) == []
+
+
+async def test_one_leads_the_relaying_until_it_resigns_or_its_lease_is_over(side, outbox):
+    assert await outbox.lead("a", lease_ms=LONG_MS)
+    assert await outbox.lead("a", lease_ms=LONG_MS)
+    assert not await outbox.lead("b", lease_ms=LONG_MS)
+    await outbox.resign("b")
+    assert not await outbox.lead("b", lease_ms=LONG_MS)
+    await outbox.resign("a")
+    assert await outbox.lead("b", lease_ms=50)
+    await side.later(60)
+    assert await outbox.lead("a", lease_ms=LONG_MS)
+
+
+async def test_waiting_ends_with_an_event_or_with_the_time(side, outbox):
+    began = time.monotonic()
+    await outbox.wait(0.05)
+    assert time.monotonic() - began >= 0.04
+    await side.write(event("1"))
+    await outbox.wait(30)
+    assert len(await outbox.read(10)) == 1
+    waiting = asyncio.create_task(outbox.wait(30))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await side.write(event("2"))
+    async with asyncio.timeout(10):
+        await waiting
+
+
+async def test_snapshot_has_the_journal_when_it_is_asked_for(store):
+    step = Compensation(subject="undo", body="{}")
+    saga = entry(rounds=((step,),))
+    await store.begin(saga, Claims(exclusive=("k",)), lease_ms=LONG_MS)
+    assert (await store.snapshot(("network",))).journal == ()
+    found = await store.snapshot(("network",), journal=True)
+    assert (found.journal, found.claimed) == ((saga,), ("k",))
+    after = Compensation(subject="after", body="{}")
+    await store.commit(saga, Changes(after=(after,)))
+    found = await store.snapshot(("network",), journal=True)
+    assert [each.rounds for each in found.journal] == [((after,),)]
+    assert found.claimed == ()
 
 
 async def test_refused_commit_writes_nothing(store, outbox):

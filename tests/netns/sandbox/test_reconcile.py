@@ -1,6 +1,7 @@
 """A restarted worker, lost namespaces, strays; and what the worker tells of its node."""
 
 import asyncio
+import socket
 import subprocess
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -165,14 +166,24 @@ def test_node_s_routes_are_used_but_for_ours(host, shell):
 
 
 async def test_change_of_a_route_is_noticed_at_once(host, shell):
-    noticed = asyncio.Event()
+    heard = asyncio.Queue()
     shell.run(host, "ip", "link", "set", "lo", "up")
-    with watching_routes(noticed.set, Path(host)):
+    with watching_routes(heard.put_nowait, Path(host)):
         for words in ("route add 10.8.0.0/16 dev lo", "route del 10.8.0.0/16 dev lo", "-6 route add fd00:8::/64 dev lo"):
-            noticed.clear()
             shell.run(host, "ip", *words.split())
             async with asyncio.timeout(5):
-                await noticed.wait()
+                while not any(words.split()[-3] == str(route.destination) for route in await heard.get()):
+                    pass
+
+
+def test_links_of_ours_are_no_strangers(host, shell):
+    ours = "cnm:" + "a" * 64
+    for words in ("link add ours type bridge", "link add other type bridge"):
+        shell.run(host, "ip", *words.split())
+    shell.run(host, "ip", "link", "set", "ours", "alias", ours)
+    with netns.inside(host):
+        index = {name: socket.if_nametoindex(name) for name in ("ours", "other")}
+        assert node_routes.read_strangers([*index.values(), 999]) == {index["other"], 999}
 
 
 def test_node_without_default_route_has_no_address(host, shell):

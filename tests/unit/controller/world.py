@@ -35,8 +35,8 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 class OneNode:
     """``Nodes`` with one node, which is well."""
 
-    async def report(self, heartbeat, *, now, dead_before, joined, left) -> bool:
-        return False
+    async def report(self, heartbeat, *, now, dead_before, joined, left) -> None:
+        pass
 
     async def every(self) -> list[NodeState]:
         workers = [

@@ -1,17 +1,14 @@
 -- How numbers are written. An address is hexadecimal digits of full width, a prefix its family and leading bits
 -- ('400001010' is 10.0.0.0/8); both compare as text the way the numbers do, and a prefix lies inside another when it
 -- begins with it. A Lua number is exact to 2^53 only.
-local nibbles = {}
-for number = 0, 15 do
-  local bits = ''
-  for place = 3, 0, -1 do bits = bits .. math.floor(number / 2 ^ place) % 2 end
-  nibbles[bits] = string.format('%x', number)
+local function nibble(bits)
+  return string.format('%x', tonumber(bits, 2))
 end
 
 -- The address that a prefix begins with when the bits it leaves open are '0', ends with when they are '1'.
 local function bits_hex(bits, open)
   local width = bits:sub(1, 1) == '4' and 32 or 128
-  return ((bits:sub(2) .. open:rep(width + 1 - #bits)):gsub('%d%d%d%d', nibbles))
+  return ((bits:sub(2) .. open:rep(width + 1 - #bits)):gsub('%d%d%d%d', nibble))
 end
 
 -- The prefix of the same length that comes next; none after the last one.
