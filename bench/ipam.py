@@ -96,8 +96,8 @@ async def addresses_section(own: Installation) -> Section:
     await straight.redis.aclose()
     return Section(
         title="Addresses",
-        note=f'`ipam.address.request` out of a /16, addresses a second over {FEW}; "straight" is IPAM\'s handler in the '
-        "same process as its clients. Every address is an event too.",
+        note='`ipam.address.request` out of a /16, addresses a second; "straight" is IPAM in the process of its '
+        "clients, over a Redis of its own. Every address is an event too, which through NATS is relayed meanwhile.",
         head=["", "ipam workers", "clients", *FILLS, "99 % full : empty"],
         rows=rows,
     )

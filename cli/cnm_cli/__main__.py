@@ -23,6 +23,7 @@ GROUPS = (
     "ipam",
     "node",
     "info",
+    "check",
     "events",
     "trace",
     "demo",

@@ -1,8 +1,8 @@
 """Moves events from a service's outbox to the stream, in order, each once.
 
-An event is written to the outbox in the transaction of the change it tells of. Of all relays of one outbox one leads and
-publishes, waiting for the stream each time; the others stand by until its lease runs out. What it published and could
-not drop is published again, and the stream drops what it has seen (``Nats-Msg-Id``).
+An event is written to the outbox in the transaction of the change it tells of. Of all relays of one outbox one leads
+and publishes, waiting for the stream each time; the others stand by until its lease runs out. What it published and
+could not drop is published again, and the stream drops what it has seen (``Nats-Msg-Id``).
 """
 
 import asyncio

@@ -106,6 +106,12 @@ class Installation:
         self._up = None
         assert status == 0, self.log()
 
+    def forget_connection(self):
+        """Ask over a connection of its own from now on."""
+        if self._asking is not None:
+            self._asking.close()
+        self._asking = None
+
     def close(self):
         """End everything, and let the namespaces go."""
         if self._asking is not None:
@@ -289,6 +295,12 @@ def own_installation(tmp_path):
     """An installation that a test may break."""
     with installed(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def installed_with(tmp_path):
+    """Make an installation with settings of its own."""
+    return lambda **settings: installed(tmp_path, **settings)
 
 
 @pytest.fixture

@@ -1,32 +1,28 @@
-"""How networks and endpoints get pools and addresses: what the IPAM driver of a network is asked.
+"""Decides what the IPAM driver of a network is asked for networks and endpoints.
 
 Driver ``default`` is the built-in one, ``null`` hands out nothing, any other is a worker that has announced itself
 (docs/ipam-drivers.md).
 """
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from cnm.errors import Unavailable, Unsupported
+from cnm.errors import Unavailable
 from cnm.messages.ipam import (
     AddressWanted,
     AllocateAddresses,
     AllocatedPool,
-    AllocatedPools,
     AllocatePools,
-    CountPools,
     HeldAddress,
-    PoolUsage,
     PoolWanted,
     ReconcileOwner,
     ReleaseOwned,
 )
-from cnm_controller.controller import Controller
 from cnm_controller.documents import EndpointBody, NetworkBody
-from cnm_controller.drivers import DRIVERS, IPAM_DRIVERS
+from cnm_controller.drivers import DRIVERS
 from cnm_controller.network import wanted_versions
 from cnm_controller.ports import IpamDriver
-from cnm_controller.sagas import BUILT_IN, Saga, Step
+from cnm_controller.sagas import Step
 from cnm_controller.specs import bridge_name
 
 NULL = "null"
@@ -49,29 +45,8 @@ def recall_of(endpoint: EndpointBody) -> str:
     return f"{endpoint.network_id}/{endpoint.name}"
 
 
-async def driver_of(network: NetworkBody, controller: Controller) -> IpamDriver | None:
-    """Return the driver that a network takes its addresses from; None for those that need no announcement.
-
-    Raises:
-        Unsupported: there is none of that name.
-        Unavailable: it was not heard of lately.
-    """
-    name = network.ipam_driver
-    if name in IPAM_DRIVERS:
-        return None
-    drivers = {driver.name: driver for driver in await controller.ipam_drivers.every()}
-    if name not in drivers:
-        raise Unsupported(f"no IPAM driver {name!r}; there are {', '.join(sorted({*IPAM_DRIVERS, *drivers}))}")
-    if not controller.is_heard(drivers[name].last_seen):
-        raise Unavailable(f"IPAM driver {name!r} was last heard of at {drivers[name].last_seen:%Y-%m-%dT%H:%M:%SZ}")
-    return drivers[name]
-
-
-async def with_pools(network: NetworkBody, saga: Saga) -> tuple[NetworkBody, list[str]]:
-    """Reserve a network's pools and return the network with them, and what of them has to be warned of."""
-    if network.ipam_driver == NULL:
-        await saga.run()
-        return network, []
+def pools_step(network: NetworkBody) -> Step:
+    """Return what reserves a network's pools."""
     driver = DRIVERS[network.driver]
     command = AllocatePools(
         owner=network.id,
@@ -85,13 +60,10 @@ async def with_pools(network: NetworkBody, saga: Saga) -> tuple[NetworkBody, lis
         exclusive=driver.exclusive,
         device=bridge_name(network) if driver.links else None,
     )
-    allocated: AllocatedPools
-    (allocated,) = await saga.run(Step(command=command, ipam_driver=network.ipam_driver))
-    _check_pools(network, allocated.pools)
-    return network.with_pools(allocated.pools), allocated.warnings
+    return Step(command=command, ipam_driver=network.ipam_driver)
 
 
-def _check_pools(network: NetworkBody, pools: Sequence[AllocatedPool]) -> None:
+def check_pools(network: NetworkBody, pools: Sequence[AllocatedPool]) -> None:
     """Refuse what no driver may reply.
 
     Raises:
@@ -106,6 +78,21 @@ def _check_pools(network: NetworkBody, pools: Sequence[AllocatedPool]) -> None:
     if strays:
         reason = f"gateway {strays[0].gateway}, which is not in {strays[0].subnet}"
         raise Unavailable(f"IPAM driver {network.ipam_driver!r} gave {reason}")
+
+
+def check_addresses(
+    network: NetworkBody, wanted: Sequence[AddressWanted], given: Sequence[IPv4Interface | IPv6Interface]
+) -> None:
+    """Refuse what no driver may reply.
+
+    Raises:
+        Unavailable: not as many addresses as were asked for, or one that is in no pool of the network.
+    """
+    strays = [each for each in given if not any(each.ip in pool.subnet for pool in network.pools)]
+    if len(given) != len(wanted) or strays:
+        shown = ", ".join(map(str, given)) or "nothing"
+        reason = f"was asked for {len(wanted)} addresses of network {network.name!r} and gave {shown}"
+        raise Unavailable(f"IPAM driver {network.ipam_driver!r} {reason}")
 
 
 def release(network: NetworkBody, owner: str, *, unused: bool = False) -> list[Step]:
@@ -186,22 +173,3 @@ def reconcile_endpoint(
         surplus_addresses=[each for each in surplus if each.address not in addresses],
         recall=recall_of(endpoint),
     )
-
-
-async def count_pools(controller: Controller, networks: Sequence[NetworkBody]) -> dict[str, PoolUsage]:
-    """Count the pools of networks; by pool id. What a driver that is away would say is left out."""
-    by_driver: dict[str, list[str]] = {}
-    for network in networks:
-        by_driver.setdefault(network.ipam_driver, []).extend(pool.pool_id for pool in network.pools)
-    found: dict[str, PoolUsage] = {}
-    for driver, pool_ids in by_driver.items():
-        if not pool_ids:
-            continue
-        try:
-            counted = await controller.sagas.send(Step(command=CountPools(pool_ids=pool_ids), ipam_driver=driver))
-        except Unavailable:
-            if driver == BUILT_IN:
-                raise
-            continue
-        found |= {usage.pool_id: usage for usage in counted.usages}
-    return found

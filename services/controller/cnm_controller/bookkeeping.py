@@ -95,6 +95,12 @@ async def _documents(controller: Controller, account: Account) -> tuple[NetworkB
     return (await controller.ledger.network(endpoint.network_id)).body, endpoint
 
 
+def _claims(account: Account) -> Claims:
+    """Hold an owner: an endpoint as a whole, a network so that it is not deleted but endpoints may come and go."""
+    key = (f"{account.kind}:{account.owner}",)
+    return Claims(shared=key) if account.kind == "network" else Claims(exclusive=key)
+
+
 async def _look(controller: Controller, account: Account) -> list[Difference]:
     network, endpoint = await _documents(controller, account)
     command = msgspec.structs.replace(settlement(account, network, endpoint), dry_run=True)
@@ -103,8 +109,7 @@ async def _look(controller: Controller, account: Account) -> list[Difference]:
 
 
 async def _settle(controller: Controller, account: Account) -> list[Difference]:
-    claims = Claims(exclusive=(f"{account.kind}:{account.owner}",))
-    async with controller.sagas.begin("ipam.settle", claims, ((),), label=account.label) as saga:
+    async with controller.sagas.begin("ipam.settle", _claims(account), ((),), label=account.label) as saga:
         network, endpoint = await _documents(controller, account)
         found: Reconciled
         (found,) = await saga.run(Step(command=settlement(account, network, endpoint)))
@@ -139,7 +144,8 @@ async def keep_replaying(controller: Controller) -> None:
     while True:
         try:
             for driver in await controller.ipam_drivers.every():
-                if driver.requires_request_replay and driver.replayed != driver.instance:
+                is_new = driver.requires_request_replay and driver.replayed != driver.instance
+                if is_new and controller.is_heard(driver.last_seen):
                     await replay(controller, driver)
                     await controller.ipam_drivers.note_replayed(driver.name, driver.instance)
         except CnmError as error:
@@ -178,8 +184,7 @@ async def replay(controller: Controller, driver: IpamDriver) -> None:
 
 
 async def _replay_one(controller: Controller, driver: IpamDriver, account: Account) -> None:
-    claims = Claims(exclusive=(f"{account.kind}:{account.owner}",))
-    async with controller.sagas.begin("ipam.replay", claims, ((),), label=account.label) as saga:
+    async with controller.sagas.begin("ipam.replay", _claims(account), ((),), label=account.label) as saga:
         network, endpoint = await _documents(controller, account)
         steps = []
         if network is not None:

@@ -14,11 +14,10 @@ from cnm.messages.sandbox import ConnectSandbox, PortBinding
 from cnm.store import Changes, Claims, Document
 from cnm_controller.addressing import (
     addresses_step,
-    driver_of,
+    check_addresses,
     endpoint_label,
     release,
     wanted_addresses,
-    with_pools,
 )
 from cnm_controller.attach import (
     UNBOUND,
@@ -36,6 +35,7 @@ from cnm_controller.endpoint import check_join_sysctls, decide_endpoint
 from cnm_controller.events import event, port_events
 from cnm_controller.ledger import Read
 from cnm_controller.options import ENDPOINT_IFNAME
+from cnm_controller.pools import driver_of, with_pools
 from cnm_controller.ports import NodeState
 from cnm_controller.sagas import Rounds, Saga, until_fresh
 from cnm_controller.specs import Joined, publish
@@ -190,6 +190,7 @@ async def _allocate(
         return endpoint
     allocated: AllocatedAddresses
     (allocated,) = await saga.run(addresses_step(endpoint, network, wanted, await driver_of(network, controller)))
+    check_addresses(network, wanted, allocated.addresses)
     by_version = {address.version: address for address in allocated.addresses}
     return msgspec.structs.replace(endpoint, ipv4=by_version.get(4), ipv6=by_version.get(6))
 

@@ -19,7 +19,7 @@ from cnm.messages.network import (
     PruneNetworks,
 )
 from cnm.store import Changes, Claims, Stale
-from cnm_controller.addressing import count_pools, driver_of, release, with_pools
+from cnm_controller.addressing import release
 from cnm_controller.attach import ensure_on, remove_from
 from cnm_controller.controller import Controller
 from cnm_controller.detach import detach
@@ -27,6 +27,7 @@ from cnm_controller.documents import EndpointBody, NetworkBody, read
 from cnm_controller.events import event
 from cnm_controller.ledger import Read
 from cnm_controller.network import check_create, check_filters, decide_create, matches
+from cnm_controller.pools import count_pools, driver_of, with_pools
 from cnm_controller.ports import NodeState
 from cnm_controller.sagas import until_fresh
 from cnm_controller.specs import bridge_name

@@ -89,10 +89,13 @@ def _first_address(addresses: Sequence[LinkAddress], route: Route) -> Address | 
     return None
 
 
-def read_used(servers: Iterable[Address]) -> list[NodeRoute]:
-    """Return what the namespace of this thread uses, of all its routing tables; it blocks."""
+def read_used(servers: Iterable[Address]) -> tuple[list[NodeRoute], frozenset[int]]:
+    """Return what the namespace of this thread uses, of all its routing tables, and the links it is on; it blocks."""
     with Rtnl.open() as rtnl:
-        return used(rtnl.routes(every_table=True), rtnl.links(), servers)
+        links = rtnl.links()
+        found = used(rtnl.routes(every_table=True), links, servers)
+    devices = {route.device for route in found}
+    return found, frozenset(link.index for link in links if link.name in devices)
 
 
 def read_strangers(indices: Iterable[int]) -> set[int]:

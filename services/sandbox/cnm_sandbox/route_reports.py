@@ -40,6 +40,10 @@ class Uses(Protocol):
         """Say whether one of these links is not one that we made."""
         ...
 
+    def carries(self, index: int) -> bool:
+        """Say whether a prefix in use, as last read, is on a link."""
+        ...
+
 
 @dataclass
 class RouteReports:
@@ -56,12 +60,11 @@ class RouteReports:
     _told: Sequence[NodeRoute] | None = None
     _told_at: float = 0.0
 
-    def note(self, routes: Sequence[Route] | None) -> None:
-        """Note that routes came or went; None when it is not known which."""
-        indices = {route.index for route in routes if counts(route)} if routes is not None else set()
-        self._indices |= indices
-        self._read = self._read or routes is None
-        if indices or routes is None:
+    def note(self, routes: Sequence[Route] | None, links: Sequence[int]) -> None:
+        """Note that routes came or went, None when it is not known which, and that links changed."""
+        self._indices |= {route.index for route in routes or () if counts(route)}
+        self._read = self._read or routes is None or any(map(self.uses.carries, links))
+        if self._indices or self._read:
             self._heard.set()
 
     async def once(self) -> None:

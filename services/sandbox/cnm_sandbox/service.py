@@ -29,6 +29,7 @@ class SandboxService:
         self._asked = 0
         self._kernel: Mapping[str, bool] | None = None
         self._ours: set[int] = set()
+        self._carrying: frozenset[int] = frozenset()
 
     def routes(self) -> Sequence[Route]:
         """Say who answers what."""
@@ -62,7 +63,12 @@ class SandboxService:
 
     async def used(self) -> list[NodeRoute]:
         """Return the prefixes that no pool may overlap: the node's routes and its name servers."""
-        return await self._thread.run(lambda: node_routes.read_used(self._read_servers()))
+        found, self._carrying = await self._thread.run(lambda: node_routes.read_used(self._read_servers()))
+        return found
+
+    def carries(self, index: int) -> bool:
+        """Say whether a prefix in use, as last read, is on a link."""
+        return index in self._carrying
 
     async def servers(self) -> tuple[Address, ...]:
         """Return the node's name servers."""

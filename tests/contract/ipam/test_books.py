@@ -7,9 +7,17 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from cnm.errors import Conflict, Exhausted, Invalid, NotFound
+from cnm.messages.ipam import AllocatePools, PoolWanted, RequestPool
+from cnm.messages.network import PoolRequest
+from cnm_ipam import handlers
 from cnm_ipam.redis_script import KEY_PREFIX
 
-SUBNET = {"subnet": "172.28.0.0/16", "range": "172.28.5.0/24", "gateway": "172.28.5.254", "aux": {"router": "172.28.1.5"}}
+SUBNET = {
+    "subnet": "172.28.0.0/16",
+    "range": "172.28.5.0/24",
+    "gateway": "172.28.5.254",
+    "aux": {"router": "172.28.1.5"},
+}
 
 
 def held(leases):
@@ -66,7 +74,7 @@ async def test_resting_addresses_and_those_of_other_sub_pools_are_not_listed(ipa
     await ipam.release(one, "10.0.1.0")
     assert list(held(await ipam.addresses(one))) == ["10.0.1.1"]
     assert held(await ipam.addresses(two)) == {"10.0.1.77": "x"}
-    with pytest.raises(NotFound, match="no pool LocalDefault/10.0.0.0/16"):
+    with pytest.raises(NotFound, match=r"no pool LocalDefault/10.0.0.0/16"):
         await ipam.addresses("LocalDefault/10.0.0.0/16")
 
 
@@ -95,7 +103,7 @@ async def test_pools_are_listed_page_by_page(ipam):
     assert [pool.pool_id for pool in await ipam.list_pools(limit=3, after=ids[2])] == ids[3:6]
     assert [pool.pool_id for pool in await ipam.list_pools("a", limit=2, after=ids[1])] == [ids[3], ids[5]]
     assert await ipam.list_pools(after=ids[-1]) == []
-    with pytest.raises(NotFound, match="no pool a/10.77.0.0/16"):
+    with pytest.raises(NotFound, match=r"no pool a/10.77.0.0/16"):
         await ipam.list_pools(after="a/10.77.0.0/16")
 
 
@@ -142,10 +150,10 @@ async def test_next_pool_of_a_network_serves_when_one_is_full(ipam):
     with pytest.raises(Exhausted, match=r"^no free address in 10\.0\.2\.0/30$"):
         await ipam.endpoint("e6", wanted)
     await ipam.release_owned("e3")
-    with pytest.raises(Conflict, match='^10.0.1.1 is held by endpoint "e2"$'):
+    with pytest.raises(Conflict, match=r'^10.0.1.1 is held by endpoint "e2"$'):
         await ipam.endpoint("e7", (first, "10.0.1.1", second, third))
     assert await ipam.endpoint("e7", (first, "10.0.1.2", second, third)) == ["10.0.1.2/30"]
-    with pytest.raises(Invalid, match="ipv4_address: 10.0.9.1 is not in 10.0.0.0/30"):
+    with pytest.raises(Invalid, match=r"ipv4_address: 10.0.9.1 is not in 10.0.0.0/30"):
         await ipam.endpoint("e8", (first, "10.0.9.1", second, third))
 
 
@@ -223,21 +231,13 @@ async def test_node_that_was_not_heard_of_for_a_day_is_forgotten(ipam):
 
 # I06, I07
 async def test_named_pool_over_a_route_is_granted_with_a_warning(ipam):
-    from cnm.messages.ipam import AllocatePools, RequestPool
-    from cnm_ipam import handlers
-
     await ipam.report("n1", "10.0.0.0/12", device="tun0")
     command = RequestPool(space="LocalDefault", pool=ip_network("10.1.0.0/16"))
-    reply = await handlers.request_pool(command, pools=ipam.pools, predefined=ipam.predefined)
-    assert reply.warnings == ["pool 10.1.0.0/16 overlaps 10.0.0.0/12 (route on tun0 on node n1)"]
-    (wanted,) = (pool for pool in [ip_network("10.2.0.0/16")])
-    from cnm.messages.ipam import PoolWanted
-    from cnm.messages.network import PoolRequest
-
-    allocate = AllocatePools(
-        owner="web", owner_label="web", space="LocalDefault", pools=[PoolWanted(request=PoolRequest(subnet=wanted))]
-    )
-    allocated = await handlers.allocate_pools(allocate, pools=ipam.pools, predefined=ipam.predefined)
+    requested = await handlers.request_pool(command, pools=ipam.pools, predefined=ipam.predefined)
+    assert requested.warnings == ["pool 10.1.0.0/16 overlaps 10.0.0.0/12 (route on tun0 on node n1)"]
+    wanted = [PoolWanted(request=PoolRequest(subnet=ip_network("10.2.0.0/16")))]
+    command = AllocatePools(owner="web", owner_label="web", space="LocalDefault", pools=wanted)
+    allocated = await handlers.allocate_pools(command, pools=ipam.pools, predefined=ipam.predefined)
     assert allocated.warnings == ["pool 10.2.0.0/16 overlaps 10.0.0.0/12 (route on tun0 on node n1)"]
 
 
@@ -308,7 +308,7 @@ class TestReconciling:
         assert await ipam.reconcile("e1", addresses=[(pool["pool_id"], "172.28.5.0")]) == (["172.28.5.0"], [])
         await ipam.pools.script.redis.hdel(holders, "ac1c0500")
         await ipam.address(pool["pool_id"], "172.28.5.0", owner="thief")
-        with pytest.raises(Conflict, match='^172.28.5.0 is held by owner "thief"$'):
+        with pytest.raises(Conflict, match=r'^172.28.5.0 is held by owner "thief"$'):
             await ipam.reconcile("e1", addresses=[(pool["pool_id"], "172.28.5.0")])
 
     async def test_pool_that_another_took_is_a_conflict_and_nothing_changes(self, ipam):
@@ -316,7 +316,7 @@ class TestReconciling:
         await ipam.release_owned("web")
         await ipam.pool("172.28.0.0/15")
         before = await ipam.state()
-        with pytest.raises(Conflict, match="^172.28.0.0/16 overlaps 172.28.0.0/15, which a client holds"):
+        with pytest.raises(Conflict, match=r"^172.28.0.0/16 overlaps 172.28.0.0/15, which a client holds"):
             await ipam.reconcile("web", pools=[pool], exclusive=True)
         assert await ipam.state() == before
 
@@ -343,6 +343,6 @@ class TestReconciling:
         assert len(await ipam.list_pools()) == 1
 
     async def test_address_of_a_pool_that_is_not_there_is_not_found(self, ipam):
-        with pytest.raises(NotFound, match="no pool LocalDefault/10.0.0.0/8"):
+        with pytest.raises(NotFound, match=r"no pool LocalDefault/10.0.0.0/8"):
             await ipam.reconcile("e1", addresses=[("LocalDefault/10.0.0.0/8", "10.0.0.1")])
         assert await ipam.state() == {}

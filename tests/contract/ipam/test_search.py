@@ -125,12 +125,14 @@ async def test_sizes_take_turns_of_their_own(ipam):
 async def test_thousands_of_pools_are_passed_over_at_once(ipam):
     ipam = replace(ipam, predefined=bases("10.0.0.0/10 24"))
     tree = f"{KEY_PREFIX}prefixes:LocalDefault"
-    taken = [prefix for prefix in ip_network("10.0.0.0/10").subnets(new_prefix=24) if prefix.network_address.packed[2] != 99]
+    taken = [
+        prefix
+        for prefix in ip_network("10.0.0.0/10").subnets(new_prefix=24)
+        if prefix.network_address.packed[2] != 99
+    ]
     last = ip_network("10.63.99.0/24")
     await ipam.pools.script.redis.zadd(tree, {prefix_bits(prefix): 0 for prefix in taken})
-    await ipam.pools.script.redis.zadd(
-        tree, {prefix_bits(ip_network(f"10.{n}.99.0/24")): 0 for n in range(63)}
-    )
+    await ipam.pools.script.redis.zadd(tree, {prefix_bits(ip_network(f"10.{n}.99.0/24")): 0 for n in range(63)})
     assert shown(await ipam.pool()) == str(last)
     with pytest.raises(Exhausted):
         await ipam.pool()

@@ -253,12 +253,27 @@ def wait_for(condition, *, patience_s=PATIENCE_S):
     return found
 
 
-@pytest.fixture(scope="module")
-def api(installation):
+@contextmanager
+def api_of(installation):
     told = json.loads(Path(f"{installation.inside}{installation.env['CNM_RUN_DIR']}/cnm.json").read_text())
     made = Api(told["nats_url"], pid=told["pid"], node=told["node"])
-    yield made
-    made.close()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def api(installation):
+    with api_of(installation) as made:
+        yield made
+
+
+@pytest.fixture
+def own_api(own_installation):
+    """A client of an installation that the test may break."""
+    with api_of(own_installation) as made:
+        yield made
 
 
 @pytest.fixture

@@ -1,5 +1,9 @@
 """What IPAM promises its clients (API 5 and 12)."""
 
+import contextlib
+import ipaddress
+import time
+
 SERIAL = {"com.docker.network.ipam.serial": True}
 
 
@@ -196,9 +200,7 @@ def test_the_address_of_a_deleted_endpoint_rests_and_then_is_free_for_those_who_
     assert make.endpoint(network, ipv4_address="10.95.0.2")["ipv4_address"] == "10.95.0.2/24"
 
 
-def test_no_predefined_pool_overlaps_a_route_of_the_node(api, make):
-    import ipaddress
-
+def test_no_predefined_pool_overlaps_a_route_of_the_node(api, make, patiently):
     api.sh(
         "ip link add elsewhere type dummy 2>/dev/null || ip link add elsewhere type bridge; ip link set elsewhere up"
     )
@@ -211,10 +213,199 @@ def test_no_predefined_pool_overlaps_a_route_of_the_node(api, make):
             api.ask("network.delete", {"network": made["id"]})
             return not ipaddress.ip_network(made["ipam"]["pools"][0]["subnet"]).overlaps(wanted)
 
-        from time import monotonic
-
-        began = monotonic()
-        while not knows():
-            assert monotonic() - began < 10, "the node's routes were never heeded"
+        patiently(knows)
     finally:
         api.sh("ip link del elsewhere")
+
+
+def test_a_new_route_of_the_node_is_kept_clear_of_and_told_of_as_a_conflict(api, make, patiently):
+    """I06, demand 4: a VPN comes up over a pool in use."""
+    network = make.network()
+    (pool,) = network["ipam"]["pools"]
+    over = str(ipaddress.ip_network(pool["subnet"]).supernet(new_prefix=15))
+    with stranger_link(api, "tun9", patiently), api.recording() as events:
+        api.sh(f"ip route add {over} dev tun9")
+        conflict = patiently(lambda: next((each for each in list(events) if each.what == "pool.conflict"), None))
+        assert conflict.body["node"] == api.node
+        shown = conflict.body["object"]
+        assert (shown["pool"], shown["owner"]) == (pool["subnet"], network["id"])
+        told = {"node": api.node, "prefix": over, "by": "route on tun9", "device": "tun9"}
+        assert shown["conflicts"] == [told]
+        api.sh("ip route add 192.168.0.0/17 dev tun9")
+        api.sh("ip route add 10.0.0.0/9 via 10.99.0.2 dev tun9")
+
+        def keeps_clear():
+            found = api.ask("ipam.pool.request", {"space": "GlobalDefault"})
+            api.ask("ipam.pool.release", {"pool_id": found["pool_id"]})
+            return not ipaddress.ip_network(found["pool"]).overlaps(ipaddress.ip_network("10.0.0.0/9"))
+
+        patiently(keeps_clear)
+        chosen = [make.pool(space="LocalDefault")["pool"] for _ in range(14)]
+        for text in chosen:
+            found = ipaddress.ip_network(text)
+            assert not any(found.overlaps(ipaddress.ip_network(each)) for each in (over, "192.168.0.0/17")), text
+        named = make.network(ipam={"pools": [{"subnet": "10.1.7.0/24"}]})
+        assert named["warnings"] == [
+            f"pool 10.1.7.0/24 overlaps 10.0.0.0/9 (route via 10.99.0.2 on tun9 on node {api.node})"
+        ]
+    told = [each.body["object"]["conflicts"] for each in events if each.what == "pool.conflict"]
+    assert {each["device"] for conflicts in told for each in conflicts} == {"tun9"}, (
+        "the network's own routes are none"
+    )
+
+
+@contextlib.contextmanager
+def stranger_link(api, name, patiently):
+    """A link that is not CNM's, up, with an address; when it is gone, IPAM has heard of that."""
+
+    def is_used():
+        found = api.ask("ipam.pool.request", {"space": api.name("space"), "pool": "10.99.0.0/24"})
+        api.ask("ipam.pool.release", {"pool_id": found["pool_id"]})
+        return "warnings" in found
+
+    api.sh(f"ip link add {name} type veth peer {name}p && ip link set {name} up && ip link set {name}p up")
+    api.sh(f"ip addr add 10.99.0.1/24 dev {name}")
+    try:
+        yield
+    finally:
+        api.sh(f"ip link del {name}")
+        patiently(lambda: not is_used())
+
+
+def test_routes_of_cnms_own_networks_are_no_conflicts(api, make):
+    with api.recording() as events:
+        network = make.network(enable_ipv6=True)
+        make.sandbox(on=(network,))
+        api.sh("ip link add br-adopted type bridge && ip link set br-adopted up")
+        try:
+            api.sh("ip addr add 10.97.0.1/24 dev br-adopted")
+            adopted = make.network(
+                ipam={"pools": [{"subnet": "10.97.0.0/24", "gateway": "10.97.0.1"}]},
+                options={"com.docker.network.bridge.name": "br-adopted"},
+            )
+            assert "warnings" not in adopted
+            time.sleep(1)  # the node's routes are looked at 0.2 s after they change
+            api.ask("network.delete", {"network": adopted["id"]})
+        finally:
+            api.sh("ip link del br-adopted")
+    assert [each for each in events if each.what == "pool.conflict"] == []
+
+
+# E03, demand 2
+def test_a_fixed_address_stays_its_endpoints_own_whether_it_has_joined_or_not(api, make):
+    network = make.network(ipam={"pools": [{"subnet": "10.96.0.0/29"}]})
+    fixed = make.endpoint(network, "fixed", ipv4_address="10.96.0.3")
+    others = [make.endpoint(network)["ipv4_address"] for _ in range(4)]
+    assert others == [f"10.96.0.{number}/29" for number in (2, 4, 5, 6)]
+    box = make.sandbox()
+    for _ in range(2):
+        joined = {"network": network["id"], "endpoint": fixed["id"], "sandbox": box["id"]}
+        assert api.ask("endpoint.join", joined)["ipv4_address"] == "10.96.0.3/29"
+        api.refused("endpoint.create", {"network": network["id"], "name": "late"}, "exhausted", "10.96.0.0/29")
+        assert api.ask("endpoint.leave", joined)["ipv4_address"] == "10.96.0.3/29"
+        body = {"network": network["id"], "name": "late", "ipv4_address": "10.96.0.3"}
+        api.refused("endpoint.create", body, "conflict", "10.96.0.3", "fixed")
+
+
+# demand 3
+def test_an_endpoint_of_the_same_name_gets_its_address_again_while_it_is_free(api, make):
+    network = make.network(enable_ipv6=True, ipam={"pools": [{"subnet": "10.98.0.0/24"}]})
+    boxes = {name: make.sandbox(name) for name in map(api.name, ("db", "web", "cache"))}
+    addresses = {name: (api_connect(api, box, network)) for name, box in boxes.items()}
+    for name, box in boxes.items():
+        api.ask("sandbox.disconnect", {"sandbox": box["id"], "network": network["id"]})
+        assert name
+    for name in reversed(boxes):
+        assert api_connect(api, boxes[name], network) == addresses[name], name
+
+
+def api_connect(api, box, network):
+    found = api.ask("sandbox.connect", {"sandbox": box["id"], "network": network["id"]})
+    return found["ipv4_address"], found["ipv6_address"]
+
+
+# C21
+def test_a_driver_that_fails_leaves_no_pool_and_no_gateway_reserved(api, make):
+    api.sh("ip link add in-the-way type veth peer beside-it")
+    body = {
+        "name": api.name("net"),
+        "ipam": {"pools": [{"subnet": "10.34.0.0/16", "gateway": "10.34.255.254"}]},
+        "options": {"com.docker.network.bridge.name": "in-the-way"},
+    }
+    try:
+        with api.unchanged():
+            api.refused("network.create", body, "conflict", "in-the-way")
+    finally:
+        api.sh("ip link del in-the-way")
+    network = make.network(ipam=body["ipam"])
+    assert network["ipam"]["pools"][0]["gateway"] == "10.34.255.254"
+    assert make.endpoint(network)["ipv4_address"] == "10.34.0.1/16"
+
+
+# C22
+def test_an_endpoint_that_fails_leaves_its_address_to_the_next_at_once(api, make):
+    network = make.network(ipam={"pools": [{"subnet": "10.35.0.0/16", "gateway": "10.35.255.254"}]})
+    box = make.sandbox()
+    api.sh("ip link add dup0 type dummy 2>/dev/null || ip link add dup0 type bridge", box["key"])
+    body = {"sandbox": box["id"], "network": network["id"], "ifname": "dup0"}
+    with api.unchanged():
+        api.refused("sandbox.connect", body, "conflict", "dup0")
+    assert make.endpoint(network)["ipv4_address"] == "10.35.0.1/16"
+
+
+# I23
+def test_a_hundred_endpoints_at_once_get_a_hundred_addresses(api, make):
+    network = make.network(ipam={"pools": [{"subnet": "10.36.0.0/24"}]})
+    replies = api.together(
+        *(("endpoint.create", {"network": network["id"], "name": f"e{number}"}) for number in range(100))
+    )
+    found = [reply["ipv4_address"] for reply, _ in replies]
+    assert sorted(found, key=lambda text: int(text.split("/")[0].rpartition(".")[2])) == [
+        f"10.36.0.{number}/24" for number in range(2, 102)
+    ]
+
+
+def test_two_bridges_never_share_a_subnet_even_with_ranges_apart(api, make):
+    first = make.network(ipam={"pools": [{"subnet": "10.37.0.0/16", "range": "10.37.1.0/24"}]})
+    body = {"name": api.name("net"), "ipam": {"pools": [{"subnet": "10.37.0.0/16", "range": "10.37.2.0/24"}]}}
+    api.refused("network.create", body, "conflict", "10.37.0.0/16", first["name"])
+
+
+def test_leases_are_listed_with_their_owners(api, make):
+    network = make.network(ipam={"pools": [{"subnet": "10.38.0.0/24", "aux_addresses": {"router": "10.38.0.9"}}]})
+    endpoint = make.endpoint(network)
+    pool_id = next(pool["pool_id"] for pool in api.ask("ipam.pool.list")["pools"] if pool["owner"] == network["id"])
+    api.ask("ipam.address.request", {"pool_id": pool_id, "owner": "printer"})
+    leases = api.ask("ipam.address.list", {"pool_id": pool_id})["leases"]
+    assert [(lease["address"], lease["owner"], lease["use"]) for lease in leases] == [
+        ("10.38.0.1/24", network["id"], "gateway"),
+        ("10.38.0.2/24", endpoint["id"], None),
+        ("10.38.0.3/24", "printer", None),
+        ("10.38.0.9/24", network["id"], "auxiliary address router"),
+    ]
+    assert api.ask("ipam.address.list", {"pool_id": pool_id, "after": "10.38.0.2", "limit": 1})["leases"] == [
+        leases[2]
+    ]
+    assert endpoint["name"] in leases[1]["holder"]
+    api.refused("ipam.address.list", {"pool_id": "x/10.0.0.0/8"}, "not_found", "x/10.0.0.0/8")
+
+
+def test_pools_are_listed_page_by_page(api, make):
+    space = api.name("space")
+    ids = [make.pool(space=space, pool=f"10.{number}.0.0/16")["pool_id"] for number in range(5)]
+    first = api.ask("ipam.pool.list", {"space": space, "limit": 2})["pools"]
+    assert [pool["pool_id"] for pool in first] == ids[:2]
+    rest = api.ask("ipam.pool.list", {"space": space, "after": ids[1]})["pools"]
+    assert [pool["pool_id"] for pool in rest] == ids[2:]
+    api.refused("ipam.pool.list", {"space": space, "after": "x/10.0.0.0/8"}, "not_found", "x/10.0.0.0/8")
+
+
+def test_every_fault_of_a_pool_is_told_at_once_with_the_value_that_is_right(api):
+    body = {"space": "a b", "pool": "10.1.2.3/24", "sub_pool": "10.1.3.0/25", "options": {"colour": "red"}}
+    error = api.refused("ipam.pool.request", body)
+    assert {fault["field"]: fault["reason"] for fault in error["details"]["fields"] if fault["field"] != "space"} == {
+        "pool": "10.1.2.3/24 has host bits set, it should be 10.1.2.0/24",
+        "sub_pool": "10.1.3.0/25 is not inside 10.1.2.0/24, which has 10.1.2.0/25 for example",
+        "options.colour": "unknown option colour, the one there is is com.docker.network.ipam.serial",
+    }
+    assert "space" in {fault["field"] for fault in error["details"]["fields"]}

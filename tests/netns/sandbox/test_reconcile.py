@@ -151,7 +151,8 @@ def test_node_s_routes_are_used_but_for_ours(host, shell):
     shell.run(host, "ip", "link", "set", "br-ours", "alias", "cnm:net")
     servers = [ip_address(each) for each in ("192.0.2.53", "127.0.0.53", "198.51.100.1", "fe80::1%up0")]
     with netns.inside(host):
-        used = node_routes.read_used(servers)
+        used, carrying = node_routes.read_used(servers)
+        names = {socket.if_indextoname(index) for index in carrying}
         address = node_routes.read_address()
     assert [(str(each.prefix), each.by, each.device) for each in used] == [
         ("10.8.0.0/16", "route via 192.0.2.9 on up0", "up0"),
@@ -162,17 +163,35 @@ def test_node_s_routes_are_used_but_for_ours(host, shell):
         ("198.51.100.1/32", "name server", None),
         ("fd00:1::/64", "route on up0", "up0"),
     ]
+    assert names == {"up0", "br-other"}
     assert address == ip_address("192.0.2.2")
 
 
 async def test_change_of_a_route_is_noticed_at_once(host, shell):
-    heard = asyncio.Queue()
+    routes, links = asyncio.Queue(), asyncio.Queue()
+
+    def heard(changed, indices):
+        for route in changed:
+            routes.put_nowait(str(route.destination))
+        for index in indices:
+            links.put_nowait(index)
+
     shell.run(host, "ip", "link", "set", "lo", "up")
-    with watching_routes(heard.put_nowait, Path(host)):
-        for words in ("route add 10.8.0.0/16 dev lo", "route del 10.8.0.0/16 dev lo", "-6 route add fd00:8::/64 dev lo"):
+    with watching_routes(heard, Path(host)):
+        for words in (
+            "route add 10.8.0.0/16 dev lo",
+            "route del 10.8.0.0/16 dev lo",
+            "-6 route add fd00:8::/64 dev lo",
+        ):
             shell.run(host, "ip", *words.split())
             async with asyncio.timeout(5):
-                while not any(words.split()[-3] == str(route.destination) for route in await heard.get()):
+                while await routes.get() != words.split()[-3]:
+                    pass
+        shell.run(host, "ip", "link", "add", "index", "77", "name", "other", "type", "bridge")
+        shell.run(host, "ip", "link", "del", "other")
+        async with asyncio.timeout(5):
+            for _ in range(2):
+                while await links.get() != 77:
                     pass
 
 
@@ -190,7 +209,7 @@ def test_node_without_default_route_has_no_address(host, shell):
     shell.run(host, "ip", "link", "set", "lo", "up")
     with netns.inside(host):
         assert node_routes.read_address() is None
-        assert node_routes.read_used([]) == []
+        assert node_routes.read_used([]) == ([], frozenset())
 
 
 async def test_told_address_wins(tmp_path):

@@ -96,7 +96,8 @@ def test_a_subnet_with_host_bits_hides_no_fault_beside_it():
         decode(
             CreateNetwork,
             b'{"name": "a b", "ipam": {"options": {"colour": "red"}, "pools": [{"subnet": "10.1.2.3/16",'
-            b' "gateway": "10.2.0.1", "range": "10.1.9.9/24", "aux_addresses": {"x": "10.1.0.0", "y": "10.1.0.9"}}]}}',
+            b' "gateway": "10.2.0.1", "range": "10.1.9.9/24",'
+            b' "aux_addresses": {"x": "10.1.0.0", "y": "10.1.0.9"}}]}}',
             check=check_create,
         )
     assert {fault["field"]: fault["reason"] for fault in refused.value.details["fields"]} == {
@@ -116,13 +117,15 @@ def test_a_subnet_with_host_bits_hides_no_fault_beside_it():
         ('{"subnet": "224.0.0.0/8"}', "", {"ipam.pools[0].subnet": "224.0.0.0/8 cannot be a pool, it is multicast"}),
         ('{"subnet": "0.0.0.0/24", "gateway": "10.0.0.1"}', "",
          {"ipam.pools[0].gateway": "10.0.0.1 needs the subnet that it lies in"}),
-        ('{"range": "10.0.0.0/24"}', "", {"ipam.pools[0].range": "10.0.0.0/24 needs the subnet that it is a part of"}),
+        ('{"range": "10.0.0.0/24"}', "",
+         {"ipam.pools[0].range": "10.0.0.0/24 needs the subnet that it is a part of"}),
         ('{"subnet": "10.0.0.0/24", "gateway": "10.0.0.7", "aux_addresses": {"a": "10.0.0.7"}}', "",
          {"ipam.pools[0].aux_addresses.a": "10.0.0.7 is the address of gateway too"}),
         ('{"subnet": "10.0.0.0/24"}', '"address_space": "blue"', {}),
         ('{"subnet": "0.0.0.0/24"}', '"address_space": "blue"',
          {"ipam.address_space": "blue has no predefined pools, name the pool; LocalDefault and GlobalDefault have"}),
-        ("{}, {}", "", {"ipam.pools[1].subnet": "driver 'bridge' takes one IPv4 subnet, ipam.pools[0] is one already"}),
+        ("{}, {}", "",
+         {"ipam.pools[1].subnet": "driver 'bridge' takes one IPv4 subnet, ipam.pools[0] is one already"}),
         ('{"subnet": "10.0.0.0/24"}, {"subnet": "0.0.0.0/24"}', "",
          {"ipam.pools[1].subnet": "driver 'bridge' takes one IPv4 subnet, ipam.pools[0] is one already"}),
     ],

@@ -214,4 +214,6 @@ def serve(bus: MemoryBus, world: World) -> None:
 def controller_of(store: MemoryStore, bus: MemoryBus) -> Controller:
     """Make a controller; several of one store are rivals."""
     sagas = Sagas(store, bus)
-    return Controller(ledger=Ledger(store), sagas=sagas, bus=bus, nodes=OneNode(), ipam_drivers=NoIpamDrivers(), now=lambda: NOW)
+    return Controller(
+        ledger=Ledger(store), sagas=sagas, bus=bus, nodes=OneNode(), ipam_drivers=NoIpamDrivers(), now=lambda: NOW
+    )

@@ -12,7 +12,11 @@ from cnm_ipam.predefined import DOCKER_GLOBAL, DOCKER_LOCAL, Base, Predefined, p
 
 def test_size_that_no_base_has_room_for_has_no_bases():
     assert sized(DOCKER_LOCAL, 24)[0] == Base(ip_network("172.17.0.0/16"), 24)
-    assert [str(base.prefix) for base in sized(DOCKER_LOCAL, 14)] == ["172.20.0.0/14", "172.24.0.0/14", "172.28.0.0/14"]
+    assert [str(base.prefix) for base in sized(DOCKER_LOCAL, 14)] == [
+        "172.20.0.0/14",
+        "172.24.0.0/14",
+        "172.28.0.0/14",
+    ]
     assert sized(DOCKER_LOCAL, 13) == ()
 
 
@@ -49,7 +53,9 @@ def test_rest_is_a_setting_in_seconds():
 
 def test_installation_follows_from_the_host_and_is_random_where_that_has_no_id():
     one = from_environment({}, machine_id="m1", node="n1").proposed_installation
-    assert one == from_environment({}, machine_id="m1", node="n1").proposed_installation == installation_of("m1", "n1")
+    assert (
+        one == from_environment({}, machine_id="m1", node="n1").proposed_installation == installation_of("m1", "n1")
+    )
     others = [
         from_environment({}, machine_id=machine_id, node=node).proposed_installation
         for machine_id, node in (("m1", "n2"), ("m2", "n1"), ("", "n1"), ("", "n1"))

@@ -12,7 +12,7 @@ from cnm_sandbox.route_reports import READ_PERIOD_S, REFRESH_S, RouteReports
 
 A = NodeRoute(prefix=ip_network("10.8.0.0/16"), by="route on tun0", device="tun0")
 B = NodeRoute(prefix=ip_network("10.9.0.0/16"), by="route on tun1", device="tun1")
-OURS, STRANGER = 5, 6
+OURS, STRANGER, CARRIER = 5, 6, 7
 
 
 class Node:
@@ -38,8 +38,11 @@ class Node:
             raise self.tell_error
         self.told.append(list(routes))
 
-    def hear(self, *indices, **more):
-        self.reports.note([Route(ip_network("10.8.0.0/16"), index=index, **more) for index in indices])
+    def carries(self, index):
+        return index == CARRIER
+
+    def hear(self, *indices, links=(), **more):
+        self.reports.note([Route(ip_network("10.8.0.0/16"), index=index, **more) for index in indices], links)
 
 
 async def test_routes_are_told_when_they_change_and_once_an_hour():
@@ -69,10 +72,22 @@ async def test_routes_of_our_bridges_and_such_as_use_nothing_cost_no_reading(mor
     assert (node.reads, node.told) == (2, [[A]])
 
 
+async def test_link_that_goes_with_its_routes_is_noticed():
+    node = Node()
+    await node.reports.once()
+    node.hear(links=[OURS, STRANGER])
+    await node.reports.once()
+    assert node.reads == 1
+    node.routes = []
+    node.hear(links=[OURS, CARRIER])
+    await node.reports.once()
+    assert node.told == [[A], []]
+
+
 async def test_lost_notifications_and_other_name_servers_are_looked_after():
     node = Node()
     await node.reports.once()
-    node.reports.note(None)
+    node.reports.note(None, ())
     await node.reports.once()
     assert node.reads == 2
     node.names = [ip_address("192.0.2.53")]

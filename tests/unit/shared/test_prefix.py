@@ -89,8 +89,10 @@ def test_address_may_lie_anywhere_in_the_whole_pool():
 @pytest.mark.parametrize(
     ("pool", "address", "reason"),
     [
-        ("10.0.0.0/24", "10.0.0.0", "10.0.0.0 is the network address of 10.0.0.0/24, choose one from 10.0.0.1 to 10.0.0.254"),
-        ("10.0.0.0/24", "10.0.0.255", "10.0.0.255 is the broadcast address of 10.0.0.0/24, choose one from 10.0.0.1 to"),
+        ("10.0.0.0/24", "10.0.0.0",
+         "10.0.0.0 is the network address of 10.0.0.0/24, choose one from 10.0.0.1 to 10.0.0.254"),
+        ("10.0.0.0/24", "10.0.0.255",
+         "10.0.0.255 is the broadcast address of 10.0.0.0/24, choose one from 10.0.0.1 to"),
         ("10.0.0.0/24", "10.0.1.1", "10.0.1.1 is not in 10.0.0.0/24, choose one from"),
         ("10.0.0.0/24", "fd00::1", "fd00::1 is not in 10.0.0.0/24"),
         ("fd00::/64", "fd00::", "fd00:: is the subnet-router anycast address of fd00::/64, choose one from fd00::1"),
