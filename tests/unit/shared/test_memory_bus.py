@@ -33,8 +33,14 @@ def bus(done):
 
     bus = MemoryBus()
     bus.serve([Route(command=Work, handler=work)])
+    return bus
+
+
+@pytest.fixture
+def brief():
+    """Give each call 0.05 s, so that what hangs ends."""
     set_current_call(Call(request_id="r", trace_id="t", deadline=time.monotonic() + 0.05))
-    yield bus
+    yield
     set_current_call(None)
 
 
@@ -65,14 +71,14 @@ async def test_vanished_until_healed(bus, done):
     assert done == [0]
 
 
-async def test_hanging_command_is_not_carried_out(bus, done):
+async def test_hanging_command_is_not_carried_out(bus, done, brief):
     bus.hang(Work, times=1)
     with pytest.raises(Timeout):
         await bus.ask(Work())
     assert done == []
 
 
-async def test_command_whose_reply_is_lost_is_carried_out(bus, done):
+async def test_command_whose_reply_is_lost_is_carried_out(bus, done, brief):
     bus.lose_reply(Work, times=1)
     with pytest.raises(Timeout):
         await bus.ask(Work())
