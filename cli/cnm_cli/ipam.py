@@ -82,11 +82,12 @@ def inspect_pools(args: argparse.Namespace) -> int:
 async def _leases(client: "Client", pool_id: str) -> list[dict[str, Any]]:
     """Return all leases of a pool, page by page."""
     found: list[dict[str, Any]] = []
+    after: str | None = None
     while True:
-        after = {"after": found[-1]["address"].partition("/")[0]} if found else {}
-        page = await client.ask("cnm.v1.ipam.address.list", {"pool_id": pool_id, "limit": PAGE, **after})
+        page = await client.ask("cnm.v1.ipam.address.list", {"pool_id": pool_id, "limit": PAGE, "after": after})
         found += page["leases"]
-        if len(page["leases"]) < PAGE:
+        after = page["after"]
+        if after is None:
             return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cnm.errors import Fault
 from cnm.messages.network import PoolRequest
-from cnm.prefix import is_size_hint, overlap, unfit_address, unfit_part, unfit_pool
+from cnm.prefix import is_size_hint, prefix_bits, unfit_address, unfit_part, unfit_pool
 from cnm.types import Address, Prefix
 
 LOCAL_DEFAULT = "LocalDefault"
@@ -106,12 +106,31 @@ def network_faults(
         yield from request_faults(request, f"{field}.pools[{index}]")
     if any(leaves_open(request.subnet) for request in requests):
         yield from space_faults(space, None, f"{field}.address_space")
-    for index, one in enumerate(requests):
-        for earlier, two in enumerate(requests[:index]):
-            if one.subnet is None or two.subnet is None or leaves_open(one.subnet) or leaves_open(two.subnet):
-                continue
-            shared = one.range is not None and two.range is not None and one.range != two.range
-            if overlap(one.subnet, two.subnet) and not shared:
-                reason = f"{one.subnet} overlaps {two.subnet} of {field}.pools[{earlier}]"
-                yield Fault(field=f"{field}.pools[{index}].subnet", value=str(one.subnet), reason=reason)
-                break
+    for index, subnet, earlier, other in _clashes(requests):
+        reason = f"{subnet} overlaps {other} of {field}.pools[{earlier}]"
+        yield Fault(field=f"{field}.pools[{index}].subnet", value=str(subnet), reason=reason)
+
+
+def _clashes(requests: Sequence[PoolRequest]) -> Iterator[tuple[int, Prefix, int, Prefix]]:
+    """Yield each subnet that overlaps an earlier one, and the first such."""
+    same: dict[str, dict[Prefix | None, int]] = {}  # the subnets met, each with its ranges
+    inside: dict[str, int] = {}  # whatever lies round the subnets met
+    for index, request in enumerate(requests):
+        subnet = request.subnet
+        if subnet is None or leaves_open(subnet):
+            continue
+        bits = prefix_bits(subnet)
+        above = [bits[:digits] for digits in range(1, len(bits))]
+        ranges = same.setdefault(bits, {})
+        found = {min(same[each].values()) for each in above if each in same} | {inside.get(bits, index)}
+        if request.range is None:
+            found |= set(ranges.values())
+        else:
+            found |= {ranges.get(None, index), ranges.get(request.range, index)}
+        earlier = min(found)
+        other = requests[earlier].subnet
+        if earlier < index and other is not None:
+            yield index, subnet, earlier, other
+        ranges.setdefault(request.range, index)
+        for each in above:
+            inside.setdefault(each, index)

@@ -101,4 +101,7 @@ def unfit_address(pool: Prefix, address: Address) -> str | None:
         return f"{address} is the {kind} address of {pool}, {fitting}"
     if int(address) > last:
         return f"{address} is the broadcast address of {pool}, {fitting}"
+    for never, reason in _NEVER_POOLS:
+        if holds(never, address):
+            return f"{address} cannot be handed out, {reason}"
     return None

@@ -95,7 +95,7 @@ def parse_prefix(text: str) -> Prefix:
 
     """
     length = text.rpartition("/")[2]
-    if "/" not in text or not (length.isascii() and length.isdigit()):  # ipaddress would take a netmask too
+    if "/" not in text or "%" in text or not (length.isascii() and length.isdigit()):  # ipaddress takes more
         raise ValueError(f"{text!r} is not a subnet in CIDR form, such as 172.28.0.0/16")
     try:
         loose = ipaddress.ip_network(text, strict=False)

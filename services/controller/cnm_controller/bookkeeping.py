@@ -12,7 +12,7 @@ import structlog
 
 from cnm.errors import CnmError, NotFound, Timeout, Unavailable
 from cnm.messages.ipam import Lease, LeasePage, ListLeases, ListPools, Pool, Pools, Reconciled, ReleaseOwned
-from cnm.messages.message import decode_trusted
+from cnm.messages.message import decode_trusted, to_builtins
 from cnm.messages.system import Difference
 from cnm.store import Changes, Claims, Entry, Lookup
 from cnm_controller.accounts import Account, accounts, differences, settlement, unsettled
@@ -45,6 +45,7 @@ async def check(controller: Controller, *, repair: bool) -> list[Difference]:
             found += await (_settle(controller, account) if repair else _look(controller, account))
         except CnmError as error:
             found += unsettled(account, error.message)
+            log.warning("books.unsettled", about=account.label, error=error.message)
     return found
 
 
@@ -114,14 +115,9 @@ async def _settle(controller: Controller, account: Account) -> list[Difference]:
         found: Reconciled
         (found,) = await saga.run(Step(command=settlement(account, network, endpoint)))
         settled = differences(account, found.restored, found.given_back, repaired=True)
-        events = [
-            event(
-                "drift", participle, account.owner, msgspec.structs.replace(each, repaired=participle == "repaired")
-            )
-            for each in settled
-            for participle in ("found", "repaired")
-        ]
-        await saga.commit(Changes(events=tuple(events)))
+        shown = {"id": account.owner, "about": account.label, "differences": to_builtins(settled)}
+        told = ("found", "repaired") if settled else ()
+        await saga.commit(Changes(events=tuple(event("drift", each, account.owner, shown) for each in told)))
     for each in settled:
         log.warning("books.settled", what=each.what, about=each.about, value=each.value)
     return settled

@@ -44,6 +44,8 @@ class _Holder(msgspec.Struct, frozen=True, array_like=True):
     label: str = ""
     recall: str = ""
     use: str = ""
+    rested: str = ""
+    former: str = ""
 
 
 class _Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     index: int = 0
     number: int = 0
+    place: str | None = None
     holder: _Holder = _Holder()
     clash: _Clash | None = None
     pools: list[_Reserved] = []
@@ -168,9 +171,14 @@ def reconcile_error(answer: Answer, pools: Sequence[AllocatedPool]) -> CnmError:
     return overlap_error(answer, pools[answer.index - 1].pool_id) if answer.error == "overlap" else _error(answer)
 
 
-def place(answer: Answer) -> str:
-    """Write where a list goes on after an answer."""
-    return f"{answer.number}-{answer.leases[-1].hex}"
+def place(answer: Answer) -> str | None:
+    """Write where a list of all pools goes on after an answer; None when it ends there."""
+    return None if answer.place is None else f"{answer.number}-{answer.place}"
+
+
+def next_address(answer: Answer) -> Address | None:
+    """Return after which address the list of one pool goes on; None when it ends there."""
+    return None if answer.place is None else from_address_hex(answer.place)
 
 
 def found_routes(routes: Sequence[_Route] | dict[str, str]) -> tuple[FoundRoute, ...]:

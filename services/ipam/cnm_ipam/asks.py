@@ -9,17 +9,17 @@ from typing import Any
 import msgspec
 
 from cnm.errors import Invalid
-from cnm.messages.ipam import AllocatedPool, HeldAddress
+from cnm.messages.ipam import AllocatedPool, HeldAddress, NodeRoute
 from cnm.prefix import prefix_bits
 from cnm.types import Address, Prefix
-from cnm_ipam.pool import AddressPool, address_hex, number_hex
+from cnm_ipam.pool import AddressPool, address_hex, number_hex, parse_pool_id
 from cnm_ipam.ports import AddressAsk, Holder, Terms
 from cnm_ipam.predefined import Base
 from cnm_ipam.wish import PoolPlan, PoolWish
 
 GATEWAY = "gateway"
 AUXILIARY = "auxiliary address "
-_HEX = re.compile(r"[0-9a-f]{8}|[0-9a-f]{32}")
+_PLACE = re.compile(r"(\d{1,15})-([0-9a-f]{8}|[0-9a-f]{32})", re.ASCII)
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def wish_text(wish: PoolWish) -> list[str]:
 def own_addresses(wish: PoolWish) -> list[tuple[str, Address | None]]:
     """Return (use, address or None for the lowest free) of a pool's own addresses; an automatic one comes last."""
     found: list[tuple[str, Address | None]] = [
-        (AUXILIARY + name, address) for name, address in wish.aux_addresses.items()
+        (AUXILIARY + name, address) for name, address in sorted(wish.aux_addresses.items())
     ]
     if wish.gateway is not None or wish.wants_gateway:
         found.append((GATEWAY, wish.gateway))
@@ -126,8 +126,12 @@ def excluded(prefixes: Iterable[Prefix]) -> list[str]:
 
 
 def surplus(addresses: Iterable[HeldAddress]) -> list[dict[str, str]]:
-    """Write addresses that an owner is to give back."""
-    return [{"pool_id": each.pool_id, "address": address_hex(each.address)} for each in addresses]
+    """Write addresses that an owner is to give back; it holds none where there can be no pool."""
+    return [
+        {"pool_id": each.pool_id, "address": address_hex(each.address)}
+        for each in addresses
+        if parse_pool_id(each.pool_id) is not None
+    ]
 
 
 def place(after: str | None) -> dict[str, Any]:
@@ -139,7 +143,15 @@ def place(after: str | None) -> dict[str, Any]:
     """
     if after is None:
         return {}
-    number, _, digits = after.partition("-")
-    if not number.isascii() or not number.isdigit() or not _HEX.fullmatch(digits):
+    found = _PLACE.fullmatch(after)
+    if found is None:
         raise Invalid.at("after", after, f"{after!r} is nothing that a list replied")
-    return {"number": int(number), "after": digits}
+    return {"number": int(found[1]), "after": found[2]}
+
+
+def routes(used: Iterable[NodeRoute]) -> dict[str, list[dict[str, Any]]]:
+    """Write which ways a node uses each prefix."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for route in used:
+        found.setdefault(prefix_bits(route.prefix), []).append(given(by=route.by, device=route.device))
+    return found

@@ -155,10 +155,11 @@ async def list_addresses(command: ListAddresses, *, pools: Pools) -> Leases:
 
     Raises:
         NotFound: there is no such pool.
+        Invalid: ``after`` does not lie in it.
 
     """
-    found = await pools.addresses(command.pool_id, after=command.after, limit=command.limit)
-    return Leases(leases=list(found))
+    leases, after = await pools.addresses(command.pool_id, after=command.after, limit=command.limit)
+    return Leases(leases=list(leases), after=after)
 
 
 async def allocate_pools(command: AllocatePools, *, pools: Pools, predefined: Predefined) -> AllocatedPools:
@@ -301,7 +302,8 @@ def _check_options(command: RequestAddress) -> None:
 def routes(pools: Pools, predefined: Predefined) -> tuple[Route, ...]:
     """Return which function answers which command; what an owner makes idempotent needs no kept reply.
 
-    What an owner asks for goes in order: a release never overtakes the request, given up by then, that it undoes.
+    What an owner asks of one worker goes in order: a release does not overtake the request, given up by then, that it
+    undoes.
     """
 
     def route(command: type[Command[Any]], handler: Callable[..., Awaitable[Any]], **more: Any) -> Route:

@@ -159,11 +159,14 @@ class Pools(Protocol):
         """
         ...
 
-    async def addresses(self, pool_id: str, *, after: Address | None, limit: int) -> tuple[Lease, ...]:
-        """Return who holds which address of a pool, above ``after``.
+    async def addresses(
+        self, pool_id: str, *, after: Address | None, limit: int
+    ) -> tuple[tuple[Lease, ...], Address | None]:
+        """Return who holds which address of a pool, above ``after``, and after which one to go on.
 
         Raises:
             NotFound: there is no such pool.
+            Invalid: ``after`` does not lie in it.
 
         """
         ...

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from cnm.errors import Invalid
 from cnm.messages.ipam import Lease, NodeRoute, Pool, PoolUsage
 from cnm.messages.message import to_builtins
-from cnm.prefix import holds, prefix_bits, unfit_address
+from cnm.prefix import holds, unfit_address
 from cnm.types import Address, Prefix
 from cnm_ipam import answers, asks
 from cnm_ipam.answers import check, no_pool
@@ -45,7 +45,7 @@ class RedisPools:
     ) -> tuple[ReservedPool, ...]:
         """See ``Pools``."""
         request_id, _ = self.script.call_ids()
-        answer = await self.script.run(
+        answer = await self.script.change(
             "reserve",
             claim=f"request:{request_id}" if holder.client else f"network:{holder.id}",
             digest=asks.digest([asks.wish_text(plan.wish) for plan in plans]),
@@ -61,27 +61,27 @@ class RedisPools:
 
     async def release_pool(self, pool_id: str) -> None:
         """See ``Pools``."""
-        answer = await self.script.run("release_pool", pool_id=pool_id)
+        answer = await self.script.change("release_pool", pool_id=pool_id)
         if answer.error is not None:
             raise answers.pool_release_error(answer, pool_id)
 
     async def show(self, pool_id: str) -> Pool:
         """See ``Pools``."""
-        answer = await self.script.run("show", pool_ids=[pool_id])
+        answer = await self.script.read("show", pool_ids=[pool_id])
         if not answer.shown:
             raise no_pool(pool_id)
         return answers.shown_pool(answer.shown[0])
 
     async def list_pools(self, space: str | None, *, after: str | None, limit: int | None) -> tuple[Pool, ...]:
         """See ``Pools``."""
-        answer = check(await self.script.run("list", **asks.given(space=space, after=after, limit=limit)))
+        answer = check(await self.script.read("list", **asks.given(space=space, after=after, limit=limit)))
         return tuple(map(answers.shown_pool, answer.shown))
 
     async def usages(self, pool_ids: Sequence[str]) -> tuple[PoolUsage, ...]:
         """See ``Pools``."""
         if not pool_ids:
             return ()
-        answer = await self.script.run("show", pool_ids=pool_ids)
+        answer = await self.script.read("show", pool_ids=pool_ids)
         pools = map(answers.shown_pool, answer.shown)
         return tuple(PoolUsage(pool_id=pool.pool_id, in_use=pool.in_use, available=pool.available) for pool in pools)
 
@@ -97,7 +97,7 @@ class RedisPools:
         ask = await self._fitting(ask, "address")
         request_id, _ = self.script.call_ids()
         wanted = address_hex(ask.address) if ask.address is not None else None
-        answer = await self.script.run(
+        answer = await self.script.change(
             "request",
             pool_id=ask.pool_ids[0],
             owner=f"r:{request_id}" if holder.id is None else f"c:{holder.id}",
@@ -108,28 +108,33 @@ class RedisPools:
 
     async def release_address(self, pool_id: str, address: Address) -> None:
         """See ``Pools``."""
-        answer = await self.script.run("release_address", pool_id=pool_id, address=address_hex(address))
+        answer = await self.script.change("release_address", pool_id=pool_id, address=address_hex(address))
         if answer.error is not None:
             raise answers.address_release_error(answer, pool_id, address)
 
-    async def addresses(self, pool_id: str, *, after: Address | None, limit: int) -> tuple[Lease, ...]:
+    async def addresses(
+        self, pool_id: str, *, after: Address | None, limit: int
+    ) -> tuple[tuple[Lease, ...], Address | None]:
         """See ``Pools``."""
+        pool = _known_pool(pool_id)
+        if after is not None and not holds(pool.pool, after):
+            await self.show(pool_id)
+            raise Invalid.at("after", str(after), f"{after} is not in {pool.pool}")
         place = asks.given(after=address_hex(after) if after is not None else None)
-        answer = check(await self.script.run("leases", pool_id=pool_id, limit=limit, **place))
-        return tuple(map(answers.shown_lease, answer.leases))
+        answer = check(await self.script.read("leases", pool_id=pool_id, limit=limit, **place))
+        return tuple(map(answers.shown_lease, answer.leases)), answers.next_address(answer)
 
     async def leases(self, *, after: str | None, limit: int) -> tuple[tuple[Lease, ...], str | None]:
         """See ``Pools``."""
-        answer = check(await self.script.run("leases", limit=limit, owned=True, **asks.place(after)))
-        found = tuple(map(answers.shown_lease, answer.leases))
-        return found, answers.place(answer) if len(found) == limit else None
+        answer = check(await self.script.read("leases", limit=limit, owned=True, **asks.place(after)))
+        return tuple(map(answers.shown_lease, answer.leases)), answers.place(answer)
 
     async def allocate(
         self, asked: Sequence[AddressAsk], *, holder: Holder, serial: bool | None
     ) -> tuple[tuple[AddressPool, Address], ...]:
         """See ``Pools``."""
         wants = [asks.address_want(await self._fitting(ask, None)) for ask in asked]
-        answer = await self.script.run(
+        answer = await self.script.change(
             "allocate",
             claim=f"endpoint:{holder.id}",
             digest=asks.digest(wants),
@@ -145,14 +150,14 @@ class RedisPools:
 
     async def release_owned(self, owner: str, *, unused: bool) -> None:
         """See ``Pools``."""
-        check(await self.script.run("release_owned", **_owned(owner), **asks.given(unused=unused or None)))
+        check(await self.script.change("release_owned", **_owned(owner), **asks.given(unused=unused or None)))
 
     async def reconcile(
         self, holding: Holding, *, holder: Holder, terms: Terms
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """See ``Pools``."""
         held = [AddressAsk(pool_ids=(each.pool_id,), address=each.address) for each in holding.addresses]
-        answer = await self.script.run(
+        answer = await self.script.change(
             "reconcile",
             **_owned(str(holder.id)),
             label=holder.label,
@@ -171,8 +176,7 @@ class RedisPools:
 
     async def report_routes(self, node: str, routes: Sequence[NodeRoute]) -> None:
         """See ``Pools``."""
-        written = {prefix_bits(route.prefix): asks.given(by=route.by, device=route.device) for route in routes}
-        check(await self.script.run("report", node=node, routes=written, stale_ms=NODE_STALE_MS))
+        check(await self.script.change("report", node=node, routes=asks.routes(routes), stale_ms=NODE_STALE_MS))
 
     async def _fitting(self, ask: AddressAsk, named: str | None) -> AddressAsk:
         """Return an ask that somebody can be granted: a wanted address lies in each of its pools.

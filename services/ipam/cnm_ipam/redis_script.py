@@ -19,6 +19,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -45,6 +46,8 @@ _UNAVAILABLE = (
     TryAgainError,
     OSError,
 )
+_REFUSALS = ("BUSY", "MISCONF", "NOREPLICAS")
+"""What a server replies that would work at another time, and that redis-py has no class for."""
 
 
 def connect(redis_url: str, *, connections: int = 32, timeout_s: float = 5) -> Redis:
@@ -89,6 +92,10 @@ async def translated(work: Awaitable[Any]) -> Any:
         return await work
     except _UNAVAILABLE as error:
         raise Unavailable(f"Redis cannot be reached: {error}") from error
+    except ResponseError as error:
+        if str(error).partition(" ")[0] in _REFUSALS:
+            raise Unavailable(f"Redis refuses to work: {error}") from error
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +107,25 @@ class Script:
     now: Callable[[], datetime] = utc_now
     new_id: Callable[[], str] = new_id
 
-    async def run(self, verb: str, *, node: str | None = None, **ask: Any) -> Answer:
-        """Run a verb; once sent, its end is waited for, whatever becomes of who asked.
+    async def change(self, verb: str, *, node: str | None = None, **ask: Any) -> Answer:
+        """Run a verb that changes something: the last step of a call.
+
+        Once it is sent, what became of it is told, although the deadline of the call has passed meanwhile: a change
+        that was made is never told as one that was not.
+
+        Raises:
+            Unavailable: Redis cannot be reached.
+
+        """
+        work = asyncio.ensure_future(self.read(verb, node=node, **ask))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            return work.result()
+
+    async def read(self, verb: str, *, node: str | None = None, **ask: Any) -> Answer:
+        """Run a verb that changes nothing.
 
         Raises:
             Unavailable: Redis cannot be reached.
@@ -114,12 +138,7 @@ class Script:
         asked = {**ask, "seed": self.new_id(), "rest_ms": round(self.rest_s * 1000)}
         if node is not None:
             asked["node"] = node
-        work = asyncio.ensure_future(self._evaluate(1, KEY_PREFIX, verb, msgspec.json.encode(asked), envelope))
-        try:
-            return decode_trusted(Answer, await asyncio.shield(work))
-        except asyncio.CancelledError:
-            await asyncio.wait([work])  # the server may carry it out yet: whoever undoes it must come after
-            raise
+        return decode_trusted(Answer, await self._evaluate(1, KEY_PREFIX, verb, msgspec.json.encode(asked), envelope))
 
     async def _evaluate(self, *arguments: Any) -> Any:
         try:

@@ -1,6 +1,6 @@
 """What the node itself uses: prefixes that no pool may overlap, and the address where other nodes reach it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from cnm.kernel.address import LinkAddress
@@ -8,6 +8,7 @@ from cnm.kernel.link import Link
 from cnm.kernel.route import Route
 from cnm.kernel.rtnl import Rtnl
 from cnm.messages.ipam import NodeRoute
+from cnm.prefix import overlap
 from cnm.types import Address, Prefix
 
 MARK = "cnm:"
@@ -15,25 +16,57 @@ RTN_UNICAST = 1
 SHORTEST = {4: 8, 6: 7}
 """Routes to larger prefixes are default routes in pieces, as VPNs set them (0.0.0.0/1, 128.0.0.0/1)."""
 NAME_SERVER = "name server"
+MOST = 4096
+PRIVATE: tuple[Prefix, ...] = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("100.64.0.0/10"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv6Network("fc00::/7"),
+)
 
 
 def used(routes: Iterable[Route], links: Iterable[Link], servers: Iterable[Address]) -> list[NodeRoute]:
-    """Return the prefixes in use, sorted, IPv4 first, each once.
+    """Return the prefixes in use, sorted, IPv4 first, each once for a link that leads there.
 
     Default routes are none, nor are routes on links that carry our mark; link-local and loopback prefixes belong to
     every node.
     """
     by_index = {link.index: link for link in links}
-    found: dict[Prefix, NodeRoute] = {}
+    found: dict[tuple[Prefix, str | None], NodeRoute] = {}
     for route in routes:
         link = by_index.get(route.index)
         if counts(route) and not (link is not None and is_ours(link)):
-            found.setdefault(route.destination, _shown(route, link))
+            found.setdefault((route.destination, link.name if link is not None else None), _shown(route, link))
     for server in servers:
         prefix = _host_prefix(server)
         if not _is_everywhere(prefix):
-            found.setdefault(prefix, NodeRoute(prefix=prefix, by=NAME_SERVER))
-    return sorted(found.values(), key=lambda each: _order(each.prefix))
+            found.setdefault((prefix, None), NodeRoute(prefix=prefix, by=NAME_SERVER))
+    return sorted(fitting(found.values()), key=_order)
+
+
+def fitting(found: Collection[NodeRoute]) -> Collection[NodeRoute]:
+    """Return as many of the prefixes in use as a message has room for.
+
+    Of more than ``MOST`` only private ones count, for no others are predefined pools by default; if these are still
+    too many, as few larger ones around them as it takes.
+    """
+    if len(found) <= MOST:
+        return found
+    found = [each for each in found if any(overlap(each.prefix, private) for private in PRIVATE)]
+    for bits in (28, 24, 20, 16, 12, 8):
+        if len(found) <= MOST:
+            break
+        found = {(each.prefix, each.device): each for each in (_around(each, bits) for each in found)}.values()
+    return found
+
+
+def _around(used: NodeRoute, bits: int) -> NodeRoute:
+    """Return a prefix in use, or that of so many bits around it; four times as many of IPv6."""
+    most = bits if used.prefix.version == 4 else bits * 4
+    if used.prefix.prefixlen <= most:
+        return used
+    return NodeRoute(prefix=used.prefix.supernet(new_prefix=most), by="several routes", device=used.device)
 
 
 def counts(route: Route) -> bool:
@@ -64,8 +97,9 @@ def _is_everywhere(prefix: Prefix) -> bool:
     return prefix.is_loopback or prefix.is_multicast or (prefix.version == 6 and prefix.is_link_local)
 
 
-def _order(prefix: Prefix) -> tuple[int, int, int]:
-    return prefix.version, int(prefix.network_address), prefix.prefixlen
+def _order(used: NodeRoute) -> tuple[int, int, int, str]:
+    prefix = used.prefix
+    return prefix.version, int(prefix.network_address), prefix.prefixlen, used.device or ""
 
 
 def address(routes: Sequence[Route], addresses: Sequence[LinkAddress]) -> Address | None:

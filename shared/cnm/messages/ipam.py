@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from cnm.messages.message import Command, Empty
-from cnm.messages.network import PoolRequest
+from cnm.messages.network import MAX_POOLS, PoolRequest
 from cnm.types import Address, Interface, Name, Prefix
 
 PoolId = Annotated[str, Meta(min_length=1, max_length=256, description="opaque; as pool.request gave it")]
@@ -151,13 +151,14 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Leases(msgspec.Struct, frozen=True, kw_only=True):
-    """Leases by address; more follow those of a reply that is as long as its ``limit``."""
+    """Leases by address; ``after`` says where the next reply goes on, null when this was the last."""
 
     leases: list[Lease]
+    after: Address | None = None
 
 
 class ListAddresses(Command[Leases], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show who holds which address of a pool; ``after`` is an address, those above it follow."""
+    """Show who holds which address of a pool; ``after`` is an address of it, those above it follow."""
 
     subject: ClassVar[str] = "cnm.v1.ipam.address.list"
 
@@ -203,7 +204,7 @@ class AllocatePools(Command[AllocatedPools], frozen=True, kw_only=True, forbid_u
     owner: Owner
     owner_label: str
     space: Name
-    pools: list[PoolWanted]
+    pools: Annotated[list[PoolWanted], Meta(max_length=MAX_POOLS)]
     exclude: Exclude = []
     gateways: bool = True
     options: dict[str, str] = {}

@@ -11,6 +11,7 @@ from cnm.types import Address, Id, Key, Name, Prefix
 
 DnsDomain = Annotated[str, Meta(min_length=1, max_length=253)]
 Filters = dict[str, list[str | bool]]
+MAX_POOLS = 1024
 
 
 class PoolRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +29,7 @@ class IpamRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     driver: str = "default"
     address_space: Name | None = None
     options: dict[str, str | int | bool] = {}
-    pools: list[PoolRequest] = []
+    pools: Annotated[list[PoolRequest], Meta(max_length=MAX_POOLS)] = []
 
 
 class NetworkDns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -174,11 +174,23 @@ class Ipam:
 
     async def state(self) -> dict[str, Any]:
         """Return every key that is not history: what is left when all is given back."""
-        history = ("outbox", "turns", "installation", "number", "nodes", "routes", "route-counts")
+        history = ("outbox", "turns", "installation", "number", "nodes", "node-times", "routes", "route-nodes")
         keys = [key.decode() async for key in self.pools.script.redis.scan_iter()]
         assert all(key.startswith(KEY_PREFIX) for key in keys)
         kept = [key for key in sorted(keys) if key.removeprefix(KEY_PREFIX) not in history]
-        return {key: await self.pools.script.redis.dump(key) for key in kept}
+        return {key: await self._value(key) for key in kept}
+
+    async def _value(self, key: str) -> Any:
+        redis = self.pools.script.redis
+        match await redis.type(key):
+            case b"hash":
+                return await redis.hgetall(key)
+            case b"zset":
+                return await redis.zrange(key, 0, -1, withscores=True)
+            case b"set":
+                return await redis.smembers(key)
+            case _:
+                return await redis.get(key)
 
 
 def _held(pairs: list[tuple[str, str]]) -> list[m.HeldAddress]:

@@ -368,7 +368,7 @@ async def test_owner_is_released_twice_as_well_as_once(ipam):
     await ipam.release_owned("never seen")
     assert await ipam.counts(pool_id) == (0, 254)
     left = {key for key in await ipam.state() if key not in before}
-    assert {key.removeprefix("cnm:{ipam}:").split(":")[0] for key in left} == {"bits", "former", "last"}
+    assert {key.removeprefix("cnm:{ipam}:").split(":")[0] for key in left} == {"former", "last"}
 
 
 async def test_former_owners_of_a_pool_are_forgotten_at_a_limit(ipam):

@@ -1,16 +1,15 @@
-"""Who holds what, for how long it is remembered, and how the books are put right; and what nodes use besides."""
+"""Who holds what, and for how long it is remembered; and what nodes use besides."""
 
-import json
-from dataclasses import replace
+import asyncio
 from ipaddress import ip_address, ip_network
 
 import pytest
 
-from cnm.errors import Conflict, Exhausted, Invalid, NotFound
+from cnm.errors import Conflict, Exhausted, Invalid, NotFound, Unavailable
 from cnm.messages.ipam import AllocatePools, PoolWanted, RequestPool
 from cnm.messages.network import PoolRequest
 from cnm_ipam import handlers
-from cnm_ipam.redis_script import KEY_PREFIX
+from cnm_ipam.redis_script import KEY_PREFIX, connect
 
 SUBNET = {
     "subnet": "172.28.0.0/16",
@@ -223,8 +222,8 @@ async def test_routes_are_kept_clear_of_until_the_last_node_lost_them(ipam):
 async def test_node_that_was_not_heard_of_for_a_day_is_forgotten(ipam):
     await ipam.report("gone", "172.17.0.0/16")
     redis = ipam.pools.script.redis
-    known = json.loads(await redis.hget(f"{KEY_PREFIX}nodes", "gone"))
-    await redis.hset(f"{KEY_PREFIX}nodes", "gone", json.dumps({**known, "time": known["time"] - 25 * 3600 * 1000}))
+    known = float(await redis.hget(f"{KEY_PREFIX}node-times", "gone"))
+    await redis.hset(f"{KEY_PREFIX}node-times", "gone", str(known - 25 * 3600 * 1000))
     await ipam.report("n1", "172.18.0.0/16")
     assert await ipam.pool() == "LocalDefault/172.17.0.0/16"
 
@@ -252,97 +251,117 @@ async def test_exhausted_space_says_which_routes_stand_in_the_way(ipam):
     )
 
 
-class TestReconciling:
-    """What a document says and what is held, put right in one go."""
+# I13
+async def test_undone_endpoint_leaves_what_it_found(ipam):
+    ipam = ipam.resting(60)
+    pool_id = await ipam.pool("10.0.0.0/24")
+    for name in ("db", "web"):
+        await ipam.endpoint(name, (pool_id, None), recall=f"net/{name}")
+    for name in ("db", "web"):
+        await ipam.release_owned(name)
+    before = await ipam.state()
+    assert await ipam.endpoint("web again", (pool_id, None), recall="net/web") == ["10.0.0.2/24"]
+    await ipam.release_owned("web again", unused=True)
+    await ipam.endpoint("thief", (pool_id, "10.0.0.1"), recall="net/thief")
+    await ipam.release_owned("thief", unused=True)
+    assert await ipam.state() == before
+    assert await ipam.endpoint("other", (pool_id, None), recall="net/other") == ["10.0.0.3/24"], "both rest"
+    assert await ipam.endpoint("db again", (pool_id, None), recall="net/db") == ["10.0.0.1/24"]
 
-    async def network(self, ipam):
-        (pool,) = await ipam.network("web", SUBNET)
-        return {
-            "pool_id": pool["pool_id"],
-            "subnet": ip_network(pool["subnet"]),
-            "range": ip_network(pool["range"]),
-            "gateway": ip_address(pool["gateway"]),
-            "aux_addresses": {"router": ip_address("172.28.1.5")},
-        }
 
-    async def test_what_is_as_it_should_be_is_left_alone(self, ipam):
-        pool = await self.network(ipam)
-        await ipam.endpoint("e1", (pool["pool_id"], None))
-        before, _ = await ipam.state(), await ipam.events()
-        assert await ipam.reconcile("web", pools=[pool]) == ([], [])
-        assert await ipam.reconcile("e1", addresses=[(pool["pool_id"], "172.28.5.0")]) == ([], [])
-        assert await ipam.events() == []
-        await ipam.release_owned("e1")
-        await ipam.release_owned("web")
-        assert await ipam.state() == {}
-        assert before != {}
+# I21
+async def test_rest_and_memory_hold_over_all_pools_of_a_network(ipam):
+    ipam = ipam.resting(60)
+    first, second = await ipam.pool("10.0.0.0/30"), await ipam.pool("10.0.1.0/24")
+    wanted = (first, None, second)
+    for name in ("a", "b", "c"):
+        await ipam.endpoint(name, wanted, recall=f"net/{name}")
+    await ipam.release_owned("a")
+    assert await ipam.endpoint("d", wanted, recall="net/d") == ["10.0.1.2/24"], "10.0.0.1 rests"
+    await ipam.release_owned("c")
+    assert await ipam.endpoint("c again", wanted, recall="net/c") == ["10.0.1.1/24"]
 
-    async def test_everything_is_reserved_again_when_all_keys_are_lost(self, ipam):
-        pool = await self.network(ipam)
-        (address,) = await ipam.endpoint("e1", (pool["pool_id"], None), recall="web/e1")
-        await ipam.pools.script.redis.flushall()
-        restored, given = await ipam.reconcile("web", pools=[pool])
-        assert (set(restored), given) == ({pool["pool_id"], "172.28.5.254", "172.28.1.5"}, [])
-        assert await ipam.reconcile("e1", addresses=[(pool["pool_id"], "172.28.5.0")], recall="web/e1") == (
-            ["172.28.5.0"],
-            [],
-        )
-        assert [subject.rsplit(".", 1)[0] for subject, _ in await ipam.events()] == [
-            "cnm.v1.event.pool.requested",
-            "cnm.v1.event.address.requested",
-        ]
-        assert held(await ipam.addresses(pool["pool_id"])) == {
-            "172.28.1.5": "web", "172.28.5.254": "web", "172.28.5.0": "e1",
-        }  # fmt: skip
-        assert await ipam.endpoint("e2", (pool["pool_id"], None)) == ["172.28.5.1/16"]
-        for owner in ("e1", "e2", "web"):
-            await ipam.release_owned(owner)
-        assert await ipam.state() == {}
-        assert address == "172.28.5.0/16"
 
-    async def test_lease_that_was_lost_is_taken_back_unless_another_has_it(self, ipam):
-        pool = await self.network(ipam)
-        await ipam.endpoint("e1", (pool["pool_id"], None))
-        holders = f"{KEY_PREFIX}holders:LocalDefault/172.28.0.0/16"
-        await ipam.pools.script.redis.hdel(holders, "ac1c0500")
-        assert await ipam.reconcile("e1", addresses=[(pool["pool_id"], "172.28.5.0")]) == (["172.28.5.0"], [])
-        await ipam.pools.script.redis.hdel(holders, "ac1c0500")
-        await ipam.address(pool["pool_id"], "172.28.5.0", owner="thief")
-        with pytest.raises(Conflict, match=r'^172.28.5.0 is held by owner "thief"$'):
-            await ipam.reconcile("e1", addresses=[(pool["pool_id"], "172.28.5.0")])
+async def test_memory_of_a_large_pool_is_that_of_what_it_holds(ipam):
+    pool_id = await ipam.pool("fd00::/64")
+    before = await ipam.state()
+    for number in range(40):
+        await ipam.address(pool_id, f"fd00::{number:x}:0:5")
+        await ipam.release(pool_id, f"fd00::{number:x}:0:5")
+    after = await ipam.state()
+    assert set(after) == set(before)
+    assert await ipam.counts(pool_id) == (0, str(2**64 - 1))
 
-    async def test_pool_that_another_took_is_a_conflict_and_nothing_changes(self, ipam):
-        pool = await self.network(ipam)
-        await ipam.release_owned("web")
-        await ipam.pool("172.28.0.0/15")
-        before = await ipam.state()
-        with pytest.raises(Conflict, match=r"^172.28.0.0/16 overlaps 172.28.0.0/15, which a client holds"):
-            await ipam.reconcile("web", pools=[pool], exclusive=True)
-        assert await ipam.state() == before
 
-    async def test_surplus_goes_back_and_a_dry_run_only_tells_of_it(self, ipam):
-        ipam = replace(ipam)
-        pool = await self.network(ipam)
-        (extra,) = await ipam.network("ghost", {"subnet": "10.9.0.0/16"})
-        await ipam.endpoint("e1", (pool["pool_id"], None))
-        await ipam.endpoint("e2", (pool["pool_id"], None))
-        before = await ipam.state()
-        surplus = {"surplus_addresses": [(pool["pool_id"], "172.28.5.1"), (pool["pool_id"], "172.28.5.0")]}
-        ghost = {"surplus_pools": [extra["pool_id"], pool["pool_id"]]}
-        assert await ipam.reconcile("e2", dry_run=True, **surplus) == ([], ["172.28.5.1"])
-        assert await ipam.reconcile("ghost", dry_run=True, **ghost) == ([], [extra["pool_id"]])
-        lost = {**pool, "pool_id": "LocalDefault/10.77.0.0/16", "subnet": ip_network("10.77.0.0/16"), "range": None,
-                "gateway": ip_address("10.77.0.1"), "aux_addresses": {}}  # fmt: skip
-        found, _ = await ipam.reconcile("web", pools=[pool, lost], dry_run=True)
-        assert found == ["LocalDefault/10.77.0.0/16", "10.77.0.1"]
-        assert await ipam.state() == before
-        assert await ipam.reconcile("e2", **surplus) == ([], ["172.28.5.1"])
-        assert await ipam.reconcile("ghost", **ghost) == ([], [extra["pool_id"]])
-        assert await ipam.reconcile("e2", **surplus) == ([], [])
-        assert list(held(await ipam.addresses(pool["pool_id"]))) == ["172.28.1.5", "172.28.5.0", "172.28.5.254"]
-        assert len(await ipam.list_pools()) == 1
+async def test_an_owner_s_many_addresses_are_each_its_own(ipam):
+    pool_id = await ipam.pool("10.0.0.0/24")
+    asked = [f"10.0.0.{number}/24" for number in range(1, 41)]
+    for address in asked:
+        assert await ipam.address(pool_id, address[:-3], owner="db") == address
+    assert await ipam.address(pool_id, owner="db") == asked[0]
+    assert await ipam.address(pool_id, "10.0.0.40", owner="db") == asked[-1]
+    for address in asked:
+        await ipam.release(pool_id, address)
+    assert await ipam.counts(pool_id) == (0, 254)
 
-    async def test_address_of_a_pool_that_is_not_there_is_not_found(self, ipam):
-        with pytest.raises(NotFound, match=r"no pool LocalDefault/10.0.0.0/8"):
-            await ipam.reconcile("e1", addresses=[("LocalDefault/10.0.0.0/8", "10.0.0.1")])
-        assert await ipam.state() == {}
+
+@pytest.mark.parametrize("after", ["10.0.0.255", "10.0.2.0", "9.0.0.0", "fd00::1"])
+async def test_list_goes_on_only_after_an_address_of_the_pool(ipam, after):
+    pool_id = await ipam.pool("10.0.1.0/24")
+    with pytest.raises(Invalid, match=rf"after: {after} is not in 10\.0\.1\.0/24"):
+        await ipam.addresses(pool_id, after=ip_address(after))
+
+
+@pytest.mark.parametrize("after", ["9" * 5000 + "-00000000", "1e5-00000000", "-00000000", "1-0", "1-" + "g" * 8])
+async def test_place_that_no_list_told_is_refused(ipam, after):
+    with pytest.raises(Invalid, match="is nothing that a list replied"):
+        await ipam.pools.leases(after=after, limit=3)
+
+
+async def test_route_that_comes_on_another_device_is_told_of(ipam):
+    await ipam.network("web", {"subnet": "10.0.0.0/24"}, device="br-lan", exclusive=True)
+    await ipam.events()
+    await ipam.report("n1", "10.0.0.0/24", device="br-lan")
+    assert await ipam.events() == []
+    await ipam.report("n1", "10.0.0.0/24", device="tun0")
+    ((subject, body),) = await ipam.events()
+    assert subject == "cnm.v1.event.pool.conflict.LocalDefault_10_0_0_0_24"
+    assert body["object"]["conflicts"] == [
+        {"node": "n1", "prefix": "10.0.0.0/24", "by": "route on tun0", "device": "tun0"}
+    ]
+
+
+# A change that was made is never told as one that was not
+async def test_change_that_outlasts_its_deadline_is_told_as_made(ipam, redis_url, ipam_class):
+    pool_id = await ipam.pool("10.0.0.0/24")
+    redis = connect(redis_url)
+    late = ipam_class.over(redis)
+    await late.pools.installation()
+
+    async def overdue(work):
+        await redis.execute_command("CLIENT", "PAUSE", "200", "ALL")
+        async with asyncio.timeout(0.05):
+            return await work
+
+    try:
+        assert await overdue(late.pool("10.1.0.0/24")) == "LocalDefault/10.1.0.0/24"
+        assert await overdue(late.address(pool_id, owner="db")) == "10.0.0.1/24"
+        assert await overdue(late.release(pool_id, "10.0.0.1")) is None
+        with pytest.raises(TimeoutError):
+            await overdue(late.get(pool_id))
+    finally:
+        await redis.aclose()
+    assert await ipam.counts(pool_id) == (0, 254)
+    assert [pool.pool_id for pool in await ipam.list_pools()] == [pool_id, "LocalDefault/10.1.0.0/24"]
+
+
+async def test_server_that_refuses_to_write_is_unavailable(ipam):
+    pool_id = await ipam.pool("10.0.0.0/24")
+    redis = ipam.pools.script.redis
+    await redis.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(Unavailable, match=r"^Redis refuses to work: NOREPLICAS"):
+            await ipam.address(pool_id)
+    finally:
+        await redis.config_set("min-replicas-to-write", 0)
+    assert await ipam.counts(pool_id) == (0, 254)

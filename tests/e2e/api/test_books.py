@@ -53,12 +53,13 @@ def test_lost_leases_and_strays_are_found_and_then_repaired_and_told_of(api, mak
         assert found(api, repair=False) == expected
     with api.recording() as events:
         assert found(api) == [(*each[:3], True) for each in expected]
-    drift = [
-        (each.what, each.about, each.body["object"]["value"]) for each in events if each.what.startswith("drift")
-    ]
-    assert sorted(drift) == sorted(
-        (what, owner, value) for _, value, owner, _ in expected for what in ("drift.found", "drift.repaired")
+    drift = [each for each in events if each.what.startswith("drift")]
+    assert sorted((each.what, each.about) for each in drift) == sorted(
+        (what, owner) for _, _, owner, _ in expected for what in ("drift.found", "drift.repaired")
     )
+    for each in drift:
+        (difference,) = each.body["object"]["differences"]
+        assert (difference["what"], difference["value"], each.about, False) in expected
     assert found(api) == []
     held = {each["address"]: each["owner"] for each in api.ask("ipam.address.list", {"pool_id": pool_id})["leases"]}
     assert held == {

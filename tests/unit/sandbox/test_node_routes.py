@@ -12,7 +12,7 @@ from cnm.kernel.link import Link
 from cnm.kernel.route import Route
 from cnm.settings import from_environment
 from cnm_sandbox.config import Settings
-from cnm_sandbox.node_routes import address, used
+from cnm_sandbox.node_routes import MOST, address, used
 
 DEFAULT4 = Route(ip_network("0.0.0.0/0"), gateway=ip_address("192.0.2.1"), index=2)
 DEFAULT6 = Route(ip_network("::/0"), gateway=ip_address("fe80::1"), index=2, metric=1024)
@@ -62,6 +62,7 @@ def test_name_servers_and_routes_are_used_and_ours_are_not():
     links = [link(2, "eth0"), link(9, "br-1", "cnm:" + "a" * 64), link(8, "br-mine")]
     servers = [ip_address("10.1.1.1"), ip_address("::1"), ip_address("2001:db8::53%eth0")]
     assert shown(routes, links, servers) == [
+        ("10.0.0.0/8", "route", None),
         ("10.0.0.0/8", "route via 192.0.2.9 on eth0", "eth0"),
         ("10.1.1.1/32", "name server", None),
         ("172.18.0.0/16", "route on br-mine", "br-mine"),
@@ -95,3 +96,31 @@ def test_settings_come_from_the_worker_s():
 def test_malformed_address_is_named():
     with pytest.raises(Invalid, match="CNM_NODE_ADDRESS: 'here' is not an IP address"):
         Settings.of(from_environment({"CNM_NODE_ADDRESS": "here"}))
+
+
+def routes_of(prefix, length, count):
+    whole = ip_network(prefix)
+    start, step = int(whole.network_address), 1 << whole.max_prefixlen - length
+    return [Route(type(whole)((start + index * step, length)), index=2) for index in range(count)]
+
+
+def test_of_very_many_routes_private_ones_are_told():
+    found = shown([*routes_of("20.0.0.0/8", 24, MOST), *routes_of("10.0.0.0/8", 24, 100)], [link(2, "eth0")])
+    assert found == [(f"10.0.{index}.0/24", "route on eth0", "eth0") for index in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("routes", "expected"),
+    [
+        (routes_of("10.0.0.0/8", 32, MOST + 1), 257),  # by /28
+        (routes_of("10.0.0.0/8", 24, 3 * MOST), 768),  # by /20
+        (routes_of("fd00::/8", 128, MOST + 1), 1),  # by /112
+    ],
+)
+def test_of_too_many_private_routes_larger_prefixes_are_told(routes, expected):
+    found = shown([*routes, Route(ip_network("172.16.0.0/12"), index=2)], [link(2, "eth0")])
+    assert len(found) == expected + 1
+    told = {ip_network(prefix) for prefix, by, _ in found if by == "several routes"}
+    (length,) = {each.prefixlen for each in told}
+    assert all(route.destination.supernet(new_prefix=length) in told for route in routes)
+    assert ("172.16.0.0/12", "route on eth0", "eth0") in found

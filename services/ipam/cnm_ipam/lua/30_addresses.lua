@@ -1,5 +1,5 @@
 -- The addresses of a whole pool, shared by its sub-pools: who holds which, which rest, and which is free.
-local sweep_limit, former_limit = 4096, 65536
+local sweep_limit, sweep_rounds, former_limit = 4096, 16, 65536
 
 local function address_set(pool_id)
   local space, network, length = pool_id:match('^([^/]+)/([^/]+)/(%d+)')
@@ -21,10 +21,21 @@ local function place(set, hex)
   return hex:sub(1, -5), tonumber(hex:sub(-4), 16) % set.span
 end
 
-local function set_bit(set, hex, value)
+local function set_bit(set, hex)
   local chunk, bit = place(set, hex)
-  if set.many and value == 1 then call('ZADD', set.chunks, 0, chunk) end
-  return call('SETBIT', bitmap(set, chunk), bit, value)
+  if set.many then call('ZADD', set.chunks, 0, chunk) end
+  return call('SETBIT', bitmap(set, chunk), bit, 1)
+end
+
+-- An empty bitmap goes, or the addresses that were ever held of a large pool would fill the memory.
+local function clear_bit(set, hex)
+  local chunk, bit = place(set, hex)
+  local key = bitmap(set, chunk)
+  call('SETBIT', key, bit, 0)
+  if call('BITPOS', key, 1) < 0 then
+    call('UNLINK', key)
+    call('ZREM', set.chunks, chunk)
+  end
 end
 
 local function free_in(key, first, last)
@@ -53,19 +64,21 @@ local function lowest_free(set, first, last)
   end
 end
 
--- Calls `visit` with each address whose bit is set, in order, from the one after `after`, until it returns true.
-local function each_set(set, pool, after, visit)
-  local whole_first = bits_hex(pool.bits, '0')
-  local low = tonumber(whole_first:sub(-4), 16)
-  local base = low - low % set.span
-  local head = after and after:sub(1, -5) or ''
-  local chunks = set.many and call('ZRANGEBYLEX', set.chunks, '[' .. head, '+') or {whole_first:sub(1, -5)}
+-- Calls `visit` with the addresses whose bits are set, in order, from the one after `after`, until it returns true or has
+-- seen so many. Returns the last one it saw, or nothing when it saw all.
+local function walk(set, bits, after, most, visit)
+  local first = bits_hex(bits, '0')
+  local low = tonumber(first:sub(-4), 16)
+  local base, head, seen = low - low % set.span, after and after:sub(1, -5) or '', 0
+  local chunks = set.many and call('ZRANGEBYLEX', set.chunks, '[' .. head, '+') or {first:sub(1, -5)}
   for _, chunk in ipairs(chunks) do
     local from = after and chunk == head and tonumber(after:sub(-4), 16) % set.span + 1 or 0
     while from < set.span do
       local bit = call('BITPOS', bitmap(set, chunk), 1, from, set.span - 1, 'BIT')
       if bit < 0 then break end
-      if visit(chunk .. string.format('%04x', base + bit)) then return end
+      local hex = chunk .. string.format('%04x', base + bit)
+      seen = seen + 1
+      if visit(hex) or seen >= most then return hex end
       from = bit + 1
     end
   end
@@ -75,25 +88,41 @@ end
 local chosen = {}
 
 local function choose(set, hex)
-  chosen[#chosen + 1] = {set = set, hex = hex, fresh = set_bit(set, hex, 1) == 0}
+  chosen[#chosen + 1] = {set = set, hex = hex, fresh = set_bit(set, hex) == 0}
   chosen[set.id .. ' ' .. hex] = true
   return hex
 end
 
 local function undo()
   for i = #chosen, 1, -1 do
-    if chosen[i].fresh then set_bit(chosen[i].set, chosen[i].hex, 0) end
+    if chosen[i].fresh then clear_bit(chosen[i].set, chosen[i].hex) end
   end
 end
 
+-- What rests, sorted, is read once for all sub-pools that are counted.
+local resting = {}
+
 local function sweep(set)
-  local over = call('ZRANGEBYSCORE', set.rest, '-inf', now - ask.rest_ms, 'LIMIT', 0, sweep_limit)
-  for _, hex in ipairs(over) do
-    if not chosen[set.id .. ' ' .. hex] then
-      set_bit(set, hex, 0)
-      call('ZREM', set.rest, hex)
+  for _ = 1, sweep_rounds do
+    local over = call('ZRANGEBYSCORE', set.rest, '-inf', now - ask.rest_ms, 'LIMIT', 0, sweep_limit)
+    for _, hex in ipairs(over) do
+      if not chosen[set.id .. ' ' .. hex] then  -- such a one is held soon, or rests on if the choice is undone
+        call('ZREM', set.rest, hex)
+        clear_bit(set, hex)
+      end
     end
+    if #over > 0 then resting[set.id] = nil end
+    if #over < sweep_limit then return end
   end
+end
+
+local function count_below(sorted, hex)
+  local low, high = 1, #sorted
+  while low <= high do
+    local middle = math.floor((low + high) / 2)
+    if sorted[middle] < hex then low = middle + 1 else high = middle - 1 end
+  end
+  return high
 end
 
 local function in_use(set, pool)
@@ -108,55 +137,79 @@ local function in_use(set, pool)
     local highest = chunk == tail and tonumber(pool.last:sub(-4), 16) % set.span or set.span - 1
     count = count + call('BITCOUNT', bitmap(set, chunk), lowest, highest, 'BIT')
   end
-  for _, hex in ipairs(call('ZRANGE', set.rest, 0, -1)) do
-    if hex >= pool.first and hex <= pool.last then count = count - 1 end
+  if not resting[set.id] then
+    resting[set.id] = call('ZRANGE', set.rest, 0, -1)
+    table.sort(resting[set.id])
   end
-  return count
+  return count - (count_below(resting[set.id], pool.last .. '~') - count_below(resting[set.id], pool.first))
 end
 
--- Who holds an address: {owner, pool id, label, who is remembered for it, what it is used as}.
+-- Who holds an address: {owner, pool id, label, who is remembered for it, what it is used as, and what the holding ended:
+-- since when the address rested, and who was remembered for it}.
 local function holder_of_address(set, hex)
   local held = call('HGET', set.holders, hex)
   return held and cjson.decode(held) or nil
 end
 
-local function longest_resting(set, pool, is_free)
-  local from, batch = 0, 128
-  repeat
-    local resting = call('ZRANGE', set.rest, from, from + batch - 1)
-    for _, hex in ipairs(resting) do
-      if hex >= pool.first and hex <= pool.last and is_free(hex) then return hex end
-    end
-    from = from + batch
-  until #resting < batch
+local function is_free(set, hex)
+  return not chosen[set.id .. ' ' .. hex] and call('HEXISTS', set.holders, hex) == 0
 end
 
--- Chooses an address: the wanted one, else the one that `recall` had last, else the next. Returns it, or nil and why not.
-local function pick(set, pool, wanted, recall, serial)
-  local function is_free(hex)
-    return not chosen[set.id .. ' ' .. hex] and call('HEXISTS', set.holders, hex) == 0
-  end
-  if wanted then
-    local holder = holder_of_address(set, wanted)
-    if not holder and chosen[set.id .. ' ' .. wanted] then holder = {ask.owner, pool.id, ask.label} end
-    if holder then return nil, {error = 'taken', address = wanted, holder = holder} end
-    return choose(set, wanted)
-  end
-  local mine = recall and call('HGET', set.last, recall)
-  if mine and mine >= pool.first and mine <= pool.last and is_free(mine) then return choose(set, mine) end
+local function pick_recalled(candidate, recall)
+  local set, pool = candidate.set, candidate.pool
+  local last = call('HGET', set.last, recall)
+  if last and last >= pool.first and last <= pool.last and is_free(set, last) then return choose(set, last) end
+end
+
+local function pick_next(candidate)
+  local set, pool = candidate.set, candidate.pool
   sweep(set)
   local found
-  if serial then
+  if candidate.serial then
     local before = call('HGET', set.serial, pool.id)
     local start = before and following_hex(before)
     found = start and lowest_free(set, start, pool.last)
   end
   found = found or lowest_free(set, pool.first, pool.last)
-  found = found or longest_resting(set, pool, is_free)
-  if not found then return nil, {error = 'full', pool_id = pool.id} end
-  choose(set, found)
-  chosen[#chosen].in_turn_of = serial and pool.id
-  return found
+  return found and choose(set, found)
+end
+
+local function pick_longest_resting(candidate)
+  local set, pool, from, batch = candidate.set, candidate.pool, 0, 128
+  repeat
+    local resting_now = call('ZRANGE', set.rest, from, from + batch - 1)
+    for _, hex in ipairs(resting_now) do
+      if hex >= pool.first and hex <= pool.last and is_free(set, hex) then return choose(set, hex) end
+    end
+    from = from + batch
+  until #resting_now < batch
+end
+
+-- Chooses an address of some pools, {set, pool, serial} each: the wanted one, which lies in all of them; else the one that
+-- `recall` had last; else the next of the first that has one; else the one that has rested longest. Returns it and its
+-- pool, or nil and why not.
+local function pick(candidates, wanted, recall)
+  if wanted then
+    local set, pool = candidates[1].set, candidates[1].pool
+    local holder = holder_of_address(set, wanted)
+    if not holder and chosen[set.id .. ' ' .. wanted] then holder = {ask.owner, pool.id, ask.label} end
+    if holder then return nil, {error = 'taken', address = wanted, holder = holder} end
+    return choose(set, wanted), pool
+  end
+  for _, candidate in ipairs(recall and candidates or {}) do
+    local found = pick_recalled(candidate, recall)
+    if found then return found, candidate.pool end
+  end
+  for _, way in ipairs({pick_next, pick_longest_resting}) do
+    for _, candidate in ipairs(candidates) do
+      local found = way(candidate)
+      if found then
+        chosen[#chosen].in_turn_of = candidate.serial and candidate.pool.id
+        return found, candidate.pool
+      end
+    end
+  end
+  return nil, {error = 'full', pool_id = candidates[#candidates].pool.id}
 end
 
 local function settle_turns()
@@ -165,10 +218,22 @@ local function settle_turns()
   end
 end
 
+-- The addresses of a sub-pool are listed by themselves, those of a whole pool by their bits.
+local function part_key(pool_id)
+  local _, slashes = pool_id:gsub('/', '')
+  return slashes > 2 and root .. 'held:' .. pool_id or nil
+end
+
 local function hold(set, hex, pool_id, recall, use)
-  call('HSET', set.holders, hex, cjson.encode({ask.owner, pool_id, ask.label, recall or '', use or ''}))
-  call('ZREM', set.rest, hex)
-  local former = call('HGET', set.former, hex)
+  local rested, former = call('ZSCORE', set.rest, hex), call('HGET', set.former, hex)
+  call('HSET', set.holders, hex,
+    cjson.encode({ask.owner, pool_id, ask.label, recall or '', use or '', rested or '', former or ''}))
+  local part = part_key(pool_id)
+  if part then call('ZADD', part, 0, hex) end
+  if rested then
+    call('ZREM', set.rest, hex)
+    resting[set.id] = nil
+  end
   if former then
     call('HDEL', set.former, hex)
     call('HDEL', set.last, former)
@@ -191,18 +256,30 @@ local function owned_field(pool_id, owner)
   return pool_id .. ' ' .. owner
 end
 
--- What was never used (`ask.unused`) neither rests nor is remembered.
+local function rest(set, hex, since)
+  call('ZADD', set.rest, since, hex)
+  resting[set.id] = nil
+end
+
+-- What was never used (`ask.unused`) is as it was before: it rests on, and is remembered for whom it was.
 local function give_back(set, hex, holder)
-  local owner, pool_id, recall = holder[1], holder[2], holder[4]
+  local owner, pool_id, recall, rested, former = holder[1], holder[2], holder[4], holder[6], holder[7]
   call('HDEL', set.holders, hex)
-  if ask.rest_ms > 0 and not ask.unused then call('ZADD', set.rest, now, hex) else set_bit(set, hex, 0) end
+  local part = part_key(pool_id)
+  if part then call('ZREM', part, hex) end
+  if ask.unused and rested and rested ~= '' then rest(set, hex, rested)
+  elseif ask.unused or ask.rest_ms == 0 then clear_bit(set, hex)
+  else rest(set, hex, now) end
   local field, others = owned_field(pool_id, owner), {}
   for other in (call('HGET', set.owners, field) or ''):gmatch('%S+') do
     if other ~= hex then others[#others + 1] = other end
   end
   if #others > 0 then call('HSET', set.owners, field, table.concat(others, ' '))
   else call('HDEL', set.owners, field) end
-  if recall and recall ~= '' and not ask.unused then remember(set, hex, recall) end
+  local whose = ask.unused and former or recall
+  if whose and whose ~= '' and not (ask.unused and call('HEXISTS', set.last, whose) == 1) then
+    remember(set, hex, whose)
+  end
 end
 
 local function drop(set)

@@ -1,5 +1,5 @@
 -- The pools of a space and the routes of the nodes: what overlaps what, and which predefined pool comes next.
-local run_length = 256
+local first_run, longest_run = 4, 256
 
 -- The shortest prefix of a tree that a prefix lies in, itself not counted.
 local function around(tree, bits)
@@ -69,8 +69,9 @@ end
 
 -- Goes on from a pool that is taken, past all that stand close behind it; nil at the end of the base.
 local function past_run(tree, bits, base)
+  local length = first_run
   repeat
-    local run = call('ZRANGEBYLEX', tree, '[' .. bits, '[' .. base.bits .. '\255', 'LIMIT', 0, run_length)
+    local run = call('ZRANGEBYLEX', tree, '[' .. bits, '[' .. base.bits .. '\255', 'LIMIT', 0, length)
     for _, within in ipairs(run) do
       if starts(within, bits) then
         bits = following_bits(bits)
@@ -79,7 +80,9 @@ local function past_run(tree, bits, base)
         return bits
       end
     end
-  until #run < run_length
+    local whole = #run == length
+    length = math.min(length * 2, longest_run)
+  until not whole
   return bits
 end
 
@@ -128,17 +131,20 @@ end
 
 -- Which routes of which nodes overlap some prefixes, those on a network's own device not counted.
 local function routes_over(prefixes, device, limit)
-  local wanted, any = {}, false
+  local found, seen, nodes = {}, {}, {}
   for _, bits in ipairs(prefixes) do
-    for _, route in ipairs(all_overlapping(routes, bits)) do wanted[route], any = true, true end
-  end
-  local found = {}
-  if not any then return found end
-  local nodes = call('HGETALL', root .. 'nodes')
-  for i = 1, #nodes, 2 do
-    for bits, route in pairs(cjson.decode(nodes[i + 1]).routes) do
-      if wanted[bits] and not (device and route.device == device) and #found < limit then
-        found[#found + 1] = {node = nodes[i], bits = bits, by = route.by, device = route.device}
+    for _, route in ipairs(all_overlapping(routes, bits)) do
+      local users = not seen[route] and call('ZRANGEBYLEX', root .. 'route-nodes', '[' .. route .. ' ', '[' .. route .. ' \255')
+      seen[route] = true
+      for _, user in ipairs(users or {}) do
+        local node = user:sub(#route + 2)
+        nodes[node] = nodes[node] or get('nodes', node)
+        for _, way in ipairs(nodes[node][route]) do
+          if not (device and way.device == device) then
+            found[#found + 1] = {node = node, bits = route, by = way.by, device = way.device}
+            if #found == limit then return found end
+          end
+        end
       end
     end
   end

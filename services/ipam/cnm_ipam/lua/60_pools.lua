@@ -24,29 +24,37 @@ local function clash_with(pool_id)
   return {pool_id = pool_id, label = pool and pool.label or ''}
 end
 
-local function exclusive_user(space, bits)
-  for _, user in ipairs(users_of(space, bits)) do
-    if get('pools', user).exclusive then return user end
+-- The first user of some masters that is not to be passed over, and stands alone if only such are looked for.
+local function first_user(space, masters, passed, alone)
+  for _, bits in ipairs(masters) do
+    for _, user in ipairs(users_of(space, bits)) do
+      if not passed[user] and (not alone or get('pools', user).exclusive) then return user end
+    end
   end
 end
 
--- Who keeps a named pool from being granted. Masters that come with a sub-pool are not tested for overlapping, as in
--- libnetwork, unless one of them has to be alone.
-local function clash_of(want, pool, granted)
+-- Who keeps a named pool from being granted; some pools are passed over. Masters that come with a sub-pool are not tested
+-- for overlapping, as in libnetwork, unless one of them has to stand alone.
+local function clash_of(want, pool, granted, passed)
   if call('HEXISTS', root .. 'pools', pool.id) == 1 then return clash_with(pool.id) end
   for _, other in ipairs(granted) do
     local touch = starts(other.bits, pool.bits) or starts(pool.bits, other.bits)
-    if other.id == pool.id or (touch and not want.part) then return {pool_id = other.id, label = ask.label} end
+    local apart = want.part and (not want.exclusive or other.bits == pool.bits)
+    if other.id == pool.id or (touch and not apart) then return {pool_id = other.id, label = ask.label} end
   end
-  local tree = tree_of(want.space)
-  if want.exclusive or not want.part then
-    local bits = overlapping(tree, pool.bits)
-    return bits and clash_with(users_of(want.space, bits)[1])
+  local tree, user = tree_of(want.space), nil
+  if want.part and not want.exclusive then
+    local others = {}
+    for _, bits in ipairs(all_overlapping(tree, pool.bits)) do
+      if bits ~= pool.bits then others[#others + 1] = bits end
+    end
+    user = first_user(want.space, others, passed, true)
+  elseif next(passed) then
+    user = first_user(want.space, all_overlapping(tree, pool.bits), passed)
+  else
+    user = first_user(want.space, {overlapping(tree, pool.bits)}, passed)
   end
-  for _, bits in ipairs(all_overlapping(tree, pool.bits)) do
-    local user = bits ~= pool.bits and exclusive_user(want.space, bits)
-    if user then return clash_with(user) end
-  end
+  return user and clash_with(user)
 end
 
 local function keep_pool(want, pool, claim)
@@ -61,6 +69,7 @@ local function keep_pool(want, pool, claim)
   call('HINCRBY', root .. 'spaces', want.space, 1)
   call('ZADD', tree_of(want.space), 0, pool.bits)
   call('HSET', root .. 'masters:' .. want.space, pool.bits, set.id)
+  if call('SCARD', set.users) == 0 then call('ZADD', root .. 'sets', pool.number, pool.bits .. ' ' .. set.id) end
   call('SADD', set.users, pool.id)
 end
 
@@ -75,14 +84,17 @@ local function remove_pool(pool)
   if call('SCARD', set.users) == 0 then
     call('ZREM', tree_of(set.space), pool.bits)
     call('HDEL', root .. 'masters:' .. set.space, pool.bits)
-    return drop(set)
+    call('ZREM', root .. 'sets', pool.bits .. ' ' .. set.id)
+    drop(set)
+  else
+    call('HDEL', set.serial, pool.id)
+    local part = part_key(pool.id)
+    for _, hex in ipairs(part and call('ZRANGE', part, 0, -1) or call('HKEYS', set.holders)) do
+      local holder = holder_of_address(set, hex)
+      if holder[2] == pool.id then give_back(set, hex, holder) end
+    end
   end
-  call('HDEL', set.serial, pool.id)
-  local held = call('HGETALL', set.holders)
-  for i = 1, #held, 2 do
-    local holder = cjson.decode(held[i + 1])
-    if holder[2] == pool.id then give_back(set, held[i], holder) end
-  end
+  call('UNLINK', root .. 'held:' .. pool.id)
 end
 
 local function repeated(claim)
@@ -99,7 +111,7 @@ function verbs.reserve()
   local granted = {}
   for index, want in ipairs(ask.pools) do
     if want.named then
-      local clash = clash_of(want, want.named, granted)
+      local clash = clash_of(want, want.named, granted, {})
       if clash then return {error = 'overlap', index = index, clash = clash} end
       granted[index] = want.named
     end
@@ -123,13 +135,17 @@ function verbs.reserve()
     local set = address_set(pool.id)
     reply[index] = {pool_id = pool.id, addresses = {}}
     if call('EXISTS', set.users) == 0 then fresh[#fresh + 1] = set end
-    for position, wanted in ipairs(ask.pools[index].addresses) do
-      local hex
-      hex, failed = pick(set, pool, wanted.hex, nil, false)
-      if failed then break end
-      reply[index].addresses[position] = hex
+  end
+  for _, named in ipairs({true, false}) do  -- addresses that are named come before such as may be any
+    for index, pool in ipairs(granted) do
+      for position, wanted in ipairs(ask.pools[index].addresses) do
+        if not failed and (wanted.hex ~= nil) == named then
+          local hex, why = pick({{set = address_set(pool.id), pool = pool}}, wanted.hex)
+          reply[index].addresses[position] = hex
+          failed = not hex and why
+        end
+      end
     end
-    if failed then break end
   end
   if failed then
     undo()
@@ -148,6 +164,7 @@ function verbs.reserve()
   for _, pool in ipairs(granted) do emit_pool('requested', address_set(pool.id), pool) end
   local reserved = {digest = ask.digest, pools = reply}
   call('HSET', root .. 'owned', ask.claim, cjson.encode(reserved))
+  reserved.fresh = true
   return reserved
 end
 

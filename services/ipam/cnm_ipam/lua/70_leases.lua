@@ -1,4 +1,13 @@
 -- Addresses of clients and endpoints: requested, released, listed.
+local remembered_addresses, visits = 16, 20000
+
+-- A pool that an address may come from, in turn if the request says so, else if the pool does.
+local function candidate_of(pool)
+  local serial = ask.serial
+  if serial == nil then serial = pool.serial end
+  return {set = address_set(pool.id), pool = pool, serial = serial}
+end
+
 function verbs.request()
   local pool = get('pools', ask.pool_id)
   if not pool then return {error = 'absent', pool_id = ask.pool_id} end
@@ -6,19 +15,17 @@ function verbs.request()
   local field = owned_field(pool.id, ask.owner)
   local mine = call('HGET', set.owners, field)
   if mine and not ask.wanted then return {addresses = {mine:match('%S+')}} end
-  for hex in (mine or ''):gmatch('%S+') do
-    if hex == ask.wanted then return {addresses = {hex}} end
-  end
-  local serial = ask.serial
-  if serial == nil then serial = pool.serial end
+  local holder = ask.wanted and holder_of_address(set, ask.wanted)
+  if holder and holder[1] == ask.owner and holder[2] == pool.id then return {addresses = {ask.wanted}} end
   local recall = ask.owner:sub(1, 2) == 'c:' and ask.owner or nil
-  local hex, failed = pick(set, pool, ask.wanted, recall, serial)
-  if failed then return failed end
+  local hex, failed = pick({candidate_of(pool)}, ask.wanted, recall)
+  if not hex then return failed end
   settle_turns()
   hold(set, hex, pool.id, recall)
-  call('HSET', set.owners, field, mine and mine .. ' ' .. hex or hex)
+  local _, count = (mine or ''):gsub('%S+', '')
+  if count < remembered_addresses then call('HSET', set.owners, field, mine and mine .. ' ' .. hex or hex) end
   emit_address('requested', set, hex, pool.id, ask.owner)
-  return {addresses = {hex}}
+  return {addresses = {hex}, fresh = true}
 end
 
 function verbs.release_address()
@@ -60,22 +67,6 @@ local function release_addresses(allocated)
   for index, hex in ipairs(allocated and allocated.addresses or {}) do release_one(allocated.pool_ids[index], hex) end
 end
 
--- An address of the first pool that has one; a wanted one lies in each pool that is tried.
-local function pick_of(want, recall)
-  local failed
-  for _, pool_id in ipairs(want.pool_ids) do
-    local pool = get('pools', pool_id)
-    if not pool then return nil, {error = 'absent', pool_id = pool_id} end
-    local serial = ask.serial
-    if serial == nil then serial = pool.serial end
-    local hex
-    hex, failed = pick(address_set(pool_id), pool, want.address, recall, serial)
-    if hex then return hex, nil, pool_id end
-    if failed.error ~= 'full' then break end
-  end
-  return nil, failed
-end
-
 function verbs.allocate()
   local before = repeated(ask.claim)
   if before and (before.error or all_held(before)) then return before end
@@ -83,12 +74,21 @@ function verbs.allocate()
   local addresses, pool_ids = {}, {}
   local recall = ask.recall and 'n:' .. ask.recall or ask.owner
   for index, want in ipairs(ask.wants) do
-    local hex, failed, pool_id = pick_of(want, recall)
-    if failed then
-      undo()
-      return failed
+    local candidates, hex, found = {}, nil, nil
+    for place, pool_id in ipairs(want.pool_ids) do
+      local pool = get('pools', pool_id)
+      if not pool then
+        undo()
+        return {error = 'absent', pool_id = pool_id}
+      end
+      candidates[place] = candidate_of(pool)
     end
-    addresses[index], pool_ids[index] = hex, pool_id
+    hex, found = pick(candidates, want.address, recall)
+    if not hex then
+      undo()
+      return found
+    end
+    addresses[index], pool_ids[index] = hex, found.id
   end
   settle_turns()
   for index, pool_id in ipairs(pool_ids) do
@@ -113,24 +113,38 @@ function verbs.release_owned()
   return {}
 end
 
--- Lists who holds what, in the order of pools and addresses, from after a place.
+-- Lists who holds what, from after a place; where the list goes on is told, since no call looks at more than so many.
 function verbs.leases()
-  local pool_ids = {ask.pool_id}
-  if not ask.pool_id then pool_ids = call('ZRANGEBYSCORE', root .. 'order', ask.number or '-inf', '+inf') end
-  local found, next_number = {}, nil
-  for _, pool_id in ipairs(pool_ids) do
-    local pool = get('pools', pool_id)
-    if not pool then return {error = 'absent', pool_id = pool_id} end
-    local set = address_set(pool_id)
-    local after = ask.after and (ask.pool_id or pool.number == ask.number) and ask.after or nil
-    each_set(set, pool, after, function(hex)
+  local found, holds = {}, nil
+  local function list(set, bits, after)
+    return walk(set, bits, after, visits, function(hex)
       local holder = holder_of_address(set, hex)
-      local listed = holder and holder[2] == pool_id and (not ask.owned or starts(holder[1], 'o:'))
-      if listed then found[#found + 1] = {hex = hex, holder = holder} end
+      if holder and holds(holder) then found[#found + 1] = {hex = hex, holder = holder} end
       return #found == ask.limit
     end)
-    next_number = pool.number
-    if #found == ask.limit then break end
   end
-  return #found > 0 and {leases = found, number = next_number} or {}
+  local function reply(place, number)
+    return {leases = #found > 0 and found or nil, place = place, number = number}
+  end
+  if ask.pool_id then
+    local pool = get('pools', ask.pool_id)
+    if not pool then return {error = 'absent', pool_id = ask.pool_id} end
+    local set, part = address_set(pool.id), part_key(pool.id)
+    holds = function(holder) return holder[2] == pool.id end
+    if not part then return reply(list(set, pool.bits, ask.after)) end
+    local from = ask.after and '(' .. ask.after or '-'
+    for _, hex in ipairs(call('ZRANGEBYLEX', part, from, '+', 'LIMIT', 0, ask.limit)) do
+      found[#found + 1] = {hex = hex, holder = holder_of_address(set, hex)}
+    end
+    return reply(#found == ask.limit and found[#found].hex or nil)
+  end
+  holds = function(holder) return starts(holder[1], 'o:') end
+  local sets = call('ZRANGEBYSCORE', root .. 'sets', ask.number or '-inf', '+inf', 'WITHSCORES')
+  for i = 1, #sets, 2 do
+    local bits, id = sets[i]:match('^(%d+) (.+)$')
+    local number = tonumber(sets[i + 1])
+    local place = list(address_set(id), bits, number == ask.number and ask.after or nil)
+    if place then return reply(place, number) end
+  end
+  return reply()
 end
