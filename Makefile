@@ -1,5 +1,5 @@
 # `make` alone tells what there is.
-.PHONY: help setup demo test check docs bench clean
+.PHONY: help setup demo test chaos check docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -14,6 +14,10 @@ demo: setup ## show CNM at work
 test: setup ## run all tests, the fast ones first (make test ARGS="-k pool")
 	@.venv/bin/python -m pytest $(ARGS)
 
+chaos: setup ## kill and stop processes under a hundred clients for two minutes (CNM_CHAOS_SECONDS, _CLIENTS, _SEED)
+	@CNM_CHAOS_SECONDS=$${CNM_CHAOS_SECONDS:-120} CNM_CHAOS_CLIENTS=$${CNM_CHAOS_CLIENTS:-100} \
+		.venv/bin/python -m pytest -q --show-capture=no tests/e2e/api/test_chaos.py $(ARGS)
+
 check: setup ## lint, format, types, and who may import whom
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -21,8 +25,9 @@ check: setup ## lint, format, types, and who may import whom
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/python -m cnm.docs --check
 
-docs: setup ## write docs/ from the messages
+docs: setup ## write docs/ from the code
 	@.venv/bin/python -m cnm.docs
+	@CNM_WRITE_DOCS=1 .venv/bin/python -m pytest -q tests/unit/driver_bridge/test_rules_page.py
 
 bench: setup ## measure; see bench/
 	@.venv/bin/python -m bench $(ARGS)

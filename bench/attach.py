@@ -12,6 +12,7 @@ from bench.client import Client
 from bench.report import Section, percentile
 
 CLIENTS = (1, 8)
+PAIRS_HEAD = ["present", "clients", "attach p50", "attach p99", "detach p50", "detach p99", "pairs/s"]
 
 
 async def pairs_section(client: Client, pairs: int, levels: list[int]) -> Section:
@@ -25,25 +26,28 @@ async def pairs_section(client: Client, pairs: int, levels: list[int]) -> Sectio
             await client.timed("sandbox.connect", {"sandbox": f"there{number}", "network": "bench"})
         present = max(present, level)
         rows += [await _pairs(client, pairs, clients, level) for clients in CLIENTS]
+    for number in range(present):
+        await client.timed("sandbox.delete", {"sandbox": f"there{number}"})
+    await client.timed("network.delete", {"network": "bench"})
     return Section(
         title="Attach and detach",
         note="`sandbox.connect` and `sandbox.disconnect` of a sandbox that exists, through NATS; milliseconds.",
-        head=["present", "clients", "attach p50", "attach p99", "detach p50", "detach p99", "pairs/s"],
+        head=PAIRS_HEAD,
         rows=rows,
     )
 
 
-async def _pairs(client: Client, pairs: int, clients: int, level: int) -> list[str]:
+async def _pairs(client: Client, pairs: int, clients: int, level: int, network: str = "bench") -> list[str]:
     attached: list[float] = []
     detached: list[float] = []
     names = [f"bench{level}-{clients}-{number}" for number in range(clients)]
     for name in names:
         await client.timed("sandbox.create", {"name": name})
-    await _once(client, names[0], [], [])
+    await _once(client, names[0], network, [], [])
 
     async def loop(name: str) -> None:
         for _ in range(pairs // clients):
-            await _once(client, name, attached, detached)
+            await _once(client, name, network, attached, detached)
 
     began = time.perf_counter()
     await asyncio.gather(*map(loop, names))
@@ -54,37 +58,91 @@ async def _pairs(client: Client, pairs: int, clients: int, level: int) -> list[s
     return [str(level), str(clients), *shown, f"{rate:.0f}"]
 
 
-async def _once(client: Client, name: str, attached: list[float], detached: list[float]) -> None:
-    body = {"sandbox": name, "network": "bench"}
+async def _once(client: Client, name: str, network: str, attached: list[float], detached: list[float]) -> None:
+    body = {"sandbox": name, "network": network}
     attached.append(await client.timed("sandbox.connect", body))
     detached.append(await client.timed("sandbox.disconnect", body))
 
 
-async def networks_section(client: Client, count: int) -> Section:
-    """Measure network create and delete."""
-    return await _lives(client, count, "network", "Networks")
+async def spread_section(client: Client, pairs: int, present: int, bridges: int) -> Section:
+    """Measure attach and detach with as many endpoints present, on many bridges."""
+    await fill_networks(client, bridges, "spread")
+    for number in range(present):
+        await client.timed("sandbox.create", {"name": f"spread{number}"})
+        await client.timed("sandbox.connect", {"sandbox": f"spread{number}", "network": f"spread{number % bridges}"})
+    row = await _pairs(client, pairs, 1, present, network="spread0")
+    for number in range(present):
+        await client.timed("sandbox.delete", {"sandbox": f"spread{number}"})
+    await empty_networks(client, bridges, "spread")
+    return Section(
+        title="Attach and detach on many bridges",
+        note=f"As above, with {present} endpoints on {bridges} bridges; milliseconds.",
+        head=PAIRS_HEAD,
+        rows=[row],
+    )
+
+
+async def fill_networks(client: Client, count: int, name: str, *, first: int = 0, clients: int = 4) -> float:
+    """Make networks of a /24 each, and return how many seconds it took."""
+    numbers = iter(range(first, count))
+
+    async def loop() -> None:
+        for number in numbers:
+            subnet = f"10.{128 + number // 256}.{number % 256}.0/24"
+            body = {"name": f"{name}{number}", "ipam": {"pools": [{"subnet": subnet}]}}
+            await client.timed("network.create", body)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(loop() for _ in range(clients)))
+    return time.perf_counter() - began
+
+
+async def empty_networks(client: Client, count: int, name: str, *, clients: int = 4) -> None:
+    """Delete the networks that ``fill_networks`` made."""
+    numbers = iter(range(count))
+
+    async def loop() -> None:
+        for number in numbers:
+            await client.timed("network.delete", {"network": f"{name}{number}"})
+
+    await asyncio.gather(*(loop() for _ in range(clients)))
+
+
+async def networks_section(client: Client, count: int, levels: list[int], many: int) -> Section:
+    """Measure network create and delete with so many present, and how long very many take."""
+    rows: list[list[str]] = []
+    present, spent = 0, 0.0
+    for level in [*levels, many]:
+        spent += await fill_networks(client, level, "there", first=present)
+        present = level
+        made, gone = [], []
+        for number in range(count):
+            body = {"name": "bench-net", "ipam": {"pools": [{"subnet": f"10.211.{number}.0/24"}]}}
+            made.append(await client.timed("network.create", body))
+            gone.append(await client.timed("network.delete", {"network": "bench-net"}))
+        both = statistics.median([one + other for one, other in zip(made, gone, strict=True)])
+        shown = [f"{percentile(times, part):.1f}" for times in (made, gone) for part in (0.5, 0.99)]
+        rows.append([str(level), *shown, f"{both:.1f}", f"{spent:.1f}"])
+    await empty_networks(client, many, "there")
+    return Section(
+        title="Networks",
+        note="`network.create` and `network.delete` in turn, one client; milliseconds. Deleting a bridge holds the "
+        "kernel's lock over all links for some 20 ms, of which the next creation may have to wait for a part. The "
+        "last column is how many seconds it took four clients to make those that are present.",
+        head=["present", "create p50", "create p99", "delete p50", "delete p99", "together p50", "made in, s"],
+        rows=rows,
+    )
 
 
 async def sandboxes_section(client: Client, count: int) -> Section:
     """Measure sandbox create and delete."""
-    return await _lives(client, count, "sandbox", "Sandboxes")
-
-
-async def _lives(client: Client, count: int, noun: str, title: str) -> Section:
-    names = [f"{noun}-bench{number}" for number in range(count)]
-    made = [
-        await client.timed(
-            f"{noun}.create",
-            {"name": name}
-            | ({"ipam": {"pools": [{"subnet": f"10.211.{number}.0/24"}]}} if noun == "network" else {}),
-        )
-        for number, name in enumerate(names)
-    ]
-    gone = [await client.timed(f"{noun}.delete", {noun: name}) for name in names]
+    names = [f"sandbox-bench{number}" for number in range(count)]
+    made = [await client.timed("sandbox.create", {"name": name}) for name in names]
+    gone = [await client.timed("sandbox.delete", {"sandbox": name}) for name in names]
     row = [f"{percentile(times, part):.1f}" for times in (made, gone) for part in (0.5, 0.99)]
     return Section(
-        title=title,
-        note=f"`{noun}.create` and `{noun}.delete`, one client; milliseconds.",
+        title="Sandboxes",
+        note="`sandbox.create` and `sandbox.delete`, one client; milliseconds.",
         head=["create p50", "create p99", "delete p50", "delete p99"],
         rows=[row],
     )

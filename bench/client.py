@@ -21,13 +21,20 @@ class Client:
     async def close(self) -> None:
         await self.connection.close()
 
+    async def ask(self, verb: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+        """Ask, and return the reply's body; a refusal ends the benchmark."""
+        return json.loads(await self._ask(verb, body, headers))
+
     async def timed(self, verb: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> float:
         """Ask, and return the milliseconds until the reply; a refusal ends the benchmark."""
         began = time.perf_counter()
+        await self._ask(verb, body, headers)
+        return (time.perf_counter() - began) * 1000
+
+    async def _ask(self, verb: str, body: dict[str, Any], headers: dict[str, str] | None) -> bytes:
         reply = await self.connection.request(
             f"cnm.v1.{verb}", json.dumps(body).encode(), timeout=30, headers=headers or None
         )
-        took = (time.perf_counter() - began) * 1000
         if reply.headers and "Nats-Service-Error" in reply.headers:
             raise RuntimeError(f"{verb}: {reply.headers['Nats-Service-Error']}")
-        return took
+        return reply.data

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,16 @@ class Installation:
 
     nats_url: str
     run_dir: Path
+    process: int
+
+    def worker(self, module: str) -> int:
+        """Return the id of the process that runs ``cnm_<module>``."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                parent = int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self.process and f"cnm_{module}" in path.read_text():
+                    return int(path.parent.name)
+        raise RuntimeError(f"no process runs cnm_{module}")
 
     @property
     def redis_url(self) -> str:
@@ -51,7 +61,7 @@ def installation(*, traced: bool = False) -> Iterator[Installation]:
             else:
                 raise RuntimeError("the installation did not become ready")
             url = json.loads((run_dir / "cnm.json").read_text())["nats_url"]
-            yield Installation(nats_url=url, run_dir=run_dir)
+            yield Installation(nats_url=url, run_dir=run_dir, process=process.pid)
         finally:
             process.terminate()
             process.wait(timeout=30)

@@ -16,6 +16,7 @@ GROUPS = (
     "status",
     "run",
     "exec",
+    "explain",
     "network",
     "sandbox",
     "endpoint",

@@ -57,6 +57,42 @@ def full_pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def static_route(text: str) -> dict[str, str]:
+    """Read ``DESTINATION`` or ``DESTINATION,GATEWAY``, as an entry of ``routes``."""
+    destination, _, gateway = text.partition(",")
+    if not destination:
+        raise argparse.ArgumentTypeError(f"{text!r} is not DESTINATION[,GATEWAY]")
+    return {"destination": destination} | ({"gateway": gateway} if gateway else {})
+
+
+def add_interface_options(parser: argparse.ArgumentParser) -> None:
+    """Give a verb that makes an endpoint what else its interface has; read it with ``interface_fields``."""
+    parser.add_argument(
+        "--link-local-ip", action="append", default=[], metavar="ADDRESS", help="a link-local address besides"
+    )
+    parser.add_argument(
+        "--route", action="append", default=[], type=static_route, metavar="DESTINATION[,GATEWAY]",
+        help="a route over this network",
+    )  # fmt: skip
+    parser.add_argument(
+        "--link", action="append", default=[], type=link, metavar="NAME[:ALIAS]",
+        help="a name on this network, by an alias that this sandbox alone knows",
+    )  # fmt: skip
+
+
+def interface_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what ``add_interface_options`` read, as fields of a request."""
+    return {"link_local_addresses": args.link_local_ip, "routes": args.route, "links": dict(args.link)}
+
+
+def link(text: str) -> tuple[str, str]:
+    """Read ``NAME`` or ``NAME:ALIAS``, as an entry of ``links``."""
+    name, _, alias = text.partition(":")
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME[:ALIAS]")
+    return alias or name, name
+
+
 def extra_host(text: str) -> dict[str, str]:
     """Read ``NAME:IP`` or ``NAME=IP``; an IPv6 address may stand in brackets."""
     separator = "=" if "=" in text else ":"
@@ -75,11 +111,11 @@ def duration_s(text: str) -> float | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def filters(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str | bool]]:
-    """Put the ``--filter KEY=VALUE`` of a command line together; ``dangling`` is a truth value."""
-    found: dict[str, list[str | bool]] = {}
+def filters(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Put the ``--filter KEY=VALUE`` of a command line together; what is wrong with a value its owner tells."""
+    found: dict[str, list[str]] = {}
     for key, value in pairs:
-        found.setdefault(key, []).append(value in ("true", "1") if key == "dangling" else value)
+        found.setdefault(key, []).append(value)
     return found
 
 

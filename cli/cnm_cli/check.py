@@ -16,12 +16,13 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     """Run the verb; what differs is no failure of the check."""
     from cnm_cli.output import print_json, print_table
-    from cnm_cli.request import ask, short
+    from cnm_cli.request import ask, short, warn
 
     body = ask("system.check", {"repair": args.repair})
     if args.output == "json":
         print_json(body)
         return 0
+    warn(body)
     compared = ", ".join(body["compared"])
     if not body["differences"]:
         print(f"all is as it should be (compared: {compared})")

@@ -3,7 +3,15 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from cnm_cli.arguments import add_filter_option, add_group, filters, full_pair, pair
+from cnm_cli.arguments import (
+    add_filter_option,
+    add_group,
+    add_interface_options,
+    filters,
+    full_pair,
+    interface_fields,
+    pair,
+)
 from cnm_cli.output import add_output_option
 
 if TYPE_CHECKING:
@@ -31,7 +39,18 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     create.add_argument("--alias", action="append", default=[], metavar="NAME", help="another name on this network")
     create.add_argument("--driver-opt", action="append", default=[], type=pair, metavar="KEY=VALUE")
     create.add_argument("--label", action="append", default=[], type=pair, metavar="KEY=VALUE")
+    add_interface_options(create)
     create.set_defaults(run=create_endpoint)
+
+    update = verbs.add_parser("update", help="change an endpoint's other names, its labels, or whether it is ready")
+    _add_place(update)
+    update.add_argument("--alias", action="append", metavar="NAME", help="the other names from now on")
+    update.add_argument("--no-alias", action="store_true", help="no other name any more")
+    update.add_argument("--label", action="append", type=pair, metavar="KEY=VALUE", help="the labels from now on")
+    ready = update.add_mutually_exclusive_group()
+    ready.add_argument("--ready", action="store_true", default=None, help="answer its names")
+    ready.add_argument("--not-ready", dest="ready", action="store_false", help="do not answer its names")
+    update.set_defaults(run=update_endpoint)
 
     inspect = verbs.add_parser("inspect", help="show endpoints in full")
     inspect.add_argument("endpoint", nargs="+", metavar="ENDPOINT")
@@ -113,11 +132,28 @@ def create_endpoint(args: argparse.Namespace) -> int:
         "mac_address": args.mac_address,
         "options": dict(args.driver_opt),
         "labels": dict(args.label),
+        **interface_fields(args),
     }
     body = {"network": args.network, "name": args.name} | {name: value for name, value in said.items() if value}
     made = ask("endpoint.create", body)
     warn(made)
     print(made["id"])
+    return 0
+
+
+def update_endpoint(args: argparse.Namespace) -> int:
+    """Change an endpoint."""
+    from cnm_cli.request import ask, warn
+
+    said = {
+        "aliases": [] if args.no_alias else args.alias,
+        "labels": None if args.label is None else dict(args.label),
+        "ready": args.ready,
+    }
+    body = {"network": args.network, "endpoint": args.endpoint}
+    changed = ask("endpoint.update", body | {name: value for name, value in said.items() if value is not None})
+    warn(changed)
+    print(changed["id"])
     return 0
 
 

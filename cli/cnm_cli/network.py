@@ -1,4 +1,4 @@
-"""`cnm network`: make, show and remove networks, and put sandboxes on them."""
+"""`cnm network`: make, show, change and remove networks, and put sandboxes on them."""
 
 import argparse
 import ipaddress
@@ -6,16 +6,25 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnm_cli.arguments import add_filter_option, add_group, add_switch, filters, full_pair, pair
+from cnm_cli.arguments import (
+    add_filter_option,
+    add_group,
+    add_interface_options,
+    add_switch,
+    filters,
+    full_pair,
+    interface_fields,
+    pair,
+)
 from cnm_cli.output import add_output_option
 
 if TYPE_CHECKING:
-    from cnm_cli.client import Client
+    from cnm_cli.client import Body, Client
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the verbs to the command line."""
-    verbs = add_group(subparsers, "network", help="make, show and remove networks")
+    verbs = add_group(subparsers, "network", help="make, show, change and remove networks")
 
     ls = verbs.add_parser("ls", aliases=["list"], help="list networks")
     add_filter_option(ls)
@@ -25,6 +34,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     ls.set_defaults(run=list_networks)
 
     _register_create(verbs.add_parser("create", help="make a network and print its id"))
+
+    _register_update(verbs.add_parser("update", help="change a network under its endpoints"))
 
     inspect = verbs.add_parser("inspect", help="show networks in full")
     inspect.add_argument("network", nargs="+", metavar="NETWORK")
@@ -52,23 +63,40 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_output_option(prune)
     prune.set_defaults(run=prune_networks)
 
+    drops = verbs.add_parser("drops", help="show what of a network was refused or dropped, and why")
+    drops.add_argument("network", metavar="NETWORK")
+    add_output_option(drops)
+    drops.set_defaults(run=show_drops)
 
-def _register_create(parser: argparse.ArgumentParser) -> None:
-    def many(name: str, metavar: str, help: str) -> None:
-        parser.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=help)
 
-    def pairs(*names: str, metavar: str = "KEY=VALUE", help: str) -> None:
-        parser.add_argument(*names, action="append", default=[], type=pair, metavar=metavar, help=help)
+def _add_many(parser: argparse.ArgumentParser, name: str, metavar: str, help: str) -> None:
+    parser.add_argument(f"--{name}", action="append", default=[], metavar=metavar, help=help)
 
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-d", "--driver", default="bridge", metavar="DRIVER", help="default bridge")
-    parser.add_argument("--scope", metavar="SCOPE", help="local or global")
-    many("subnet", "CIDR", "a subnet; once a family or more")
-    many("ip-range", "CIDR", "hand out addresses only from here")
-    many("gateway", "ADDRESS", "the gateway of a subnet")
+
+def _add_pairs(parser: argparse.ArgumentParser, *names: str, help: str) -> None:
+    parser.add_argument(*names, action="append", default=[], type=pair, metavar="KEY=VALUE", help=help)
+
+
+def _add_pools(parser: argparse.ArgumentParser) -> None:
+    _add_many(parser, "subnet", "CIDR", "a subnet; once a family or more")
+    _add_many(parser, "ip-range", "CIDR", "hand out addresses only from here")
+    _add_many(parser, "gateway", "ADDRESS", "the gateway of a subnet")
     parser.add_argument(
         "--aux-address", action="append", default=[], type=full_pair, metavar="NAME=ADDRESS", help="never hand it out"
     )
+
+
+def _add_dns(parser: argparse.ArgumentParser) -> None:
+    _add_many(parser, "dns", "ADDRESS", "ask this server about names from outside")
+    _add_many(parser, "dns-search", "DOMAIN", "search this domain")
+    parser.add_argument("--dns-ttl", type=int, metavar="SECONDS", help="how long an answer may be kept")
+
+
+def _register_create(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-d", "--driver", default="bridge", metavar="DRIVER", help="default bridge")
+    parser.add_argument("--scope", metavar="SCOPE", help="local or global")
+    _add_pools(parser)
     add_switch(parser, "internal", default=False, help="nothing leads out of it")
     add_switch(parser, "attachable", default=False, help="sandboxes may be connected by hand")
     add_switch(parser, "ingress", default=False, help="it carries published service ports")
@@ -76,13 +104,26 @@ def _register_create(parser: argparse.ArgumentParser) -> None:
     add_switch(parser, "ipv6", default=False, help="with IPv6")
     add_switch(parser, "config-only", default=False, help="it only holds a configuration for others")
     parser.add_argument("--config-from", metavar="NETWORK", help="take the configuration of that one")
-    pairs("-o", "--opt", help="an option of the driver")
-    pairs("--label", help="a label")
+    _add_pairs(parser, "-o", "--opt", help="an option of the driver")
+    _add_pairs(parser, "--label", help="a label")
     parser.add_argument("--ipam-driver", default="default", metavar="DRIVER", help="who chooses addresses")
-    pairs("--ipam-opt", help="an option of the address driver")
-    many("dns", "ADDRESS", "ask this server about names from outside")
-    many("dns-search", "DOMAIN", "search this domain")
+    parser.add_argument("--address-space", metavar="SPACE", help="where the subnets are unique")
+    _add_pairs(parser, "--ipam-opt", help="an option of the address driver")
+    _add_dns(parser)
     parser.set_defaults(run=create_network)
+
+
+def _register_update(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK")
+    parser.add_argument("--revision", type=int, metavar="NUMBER", help="only if it is still this one")
+    _add_pairs(parser, "-o", "--opt", help="set an option of the driver")
+    _add_many(parser, "opt-rm", "KEY", "take an option away")
+    _add_pairs(parser, "--label-add", help="set a label")
+    _add_many(parser, "label-rm", "KEY", "take a label away")
+    _add_dns(parser)
+    add_switch(parser, "dns-reset", default=False, help="without DNS settings but those said here")
+    _add_pools(parser)
+    parser.set_defaults(run=update_network)
 
 
 def _register_connect(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +138,7 @@ def _register_connect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gw-priority", type=int, default=0, metavar="NUMBER", help="the highest one leads out")
     parser.add_argument("--sysctl", action="append", default=[], type=full_pair, metavar="KEY=VALUE")
     parser.add_argument("--driver-opt", action="append", default=[], type=pair, metavar="KEY=VALUE")
+    add_interface_options(parser)
     parser.set_defaults(run=connect_sandbox)
 
 
@@ -145,6 +187,7 @@ def network_body(args: argparse.Namespace) -> dict[str, Any]:
         "pools": pools,
         "options": dict(args.ipam_opt),
         "driver": args.ipam_driver if args.ipam_driver != "default" else None,
+        "address_space": args.address_space,
     }
     said = {
         "driver": args.driver,
@@ -156,12 +199,52 @@ def network_body(args: argparse.Namespace) -> dict[str, Any]:
         "config_from": args.config_from,
         "enable_ipv6": args.ipv6,
         "ipam": {name: value for name, value in ipam.items() if value},
-        "dns": {name: value for name, value in (("servers", args.dns), ("search", args.dns_search)) if value},
+        "dns": _said_of_dns(args),
         "options": dict(args.opt),
         "labels": dict(args.label),
     }
     body = {"name": args.name} | {name: value for name, value in said.items() if value}
     return body if args.ipv4 else body | {"enable_ipv4": False}
+
+
+def _said_of_dns(args: argparse.Namespace) -> dict[str, Any]:
+    found = {name: value for name, value in (("servers", args.dns), ("search", args.dns_search)) if value}
+    return found if args.dns_ttl is None else found | {"ttl": args.dns_ttl}
+
+
+def update_network(args: argparse.Namespace) -> int:
+    """Change a network; labels and DNS settings that were not spoken of stay as they are."""
+    from cnm_cli.request import warn, with_client
+
+    async def work(client: "Client") -> "Body":
+        shown = await client.ask("cnm.v1.network.get", {"network": args.network})
+        return await client.ask("cnm.v1.network.update", update_body(args, shown))
+
+    changed = with_client(work)
+    warn(changed)
+    print(changed["name"])
+    return 0
+
+
+def update_body(args: argparse.Namespace, shown: "Body") -> dict[str, Any]:
+    """Write what ``network.update`` takes; what depends on what is there holds only for that revision."""
+    body: dict[str, Any] = {"network": shown["id"]}
+    options = dict(args.opt) | dict.fromkeys(args.opt_rm)
+    if options:
+        body["options"] = options
+    if args.label_add or args.label_rm:
+        kept = {name: value for name, value in shown["labels"].items() if name not in args.label_rm}
+        body["labels"] = kept | dict(args.label_add)
+    if args.dns_reset or _said_of_dns(args):
+        body["dns"] = ({} if args.dns_reset else shown["dns"]) | _said_of_dns(args)
+    pools = pool_bodies(args.subnet, args.ip_range, args.gateway, args.aux_address)
+    if pools:
+        body["add_pools"] = pools
+    if args.revision is not None:
+        body["revision"] = args.revision
+    elif "labels" in body or "dns" in body:
+        body["revision"] = shown["revision"]
+    return body
 
 
 def pool_bodies(
@@ -240,6 +323,7 @@ def connect_sandbox(args: argparse.Namespace) -> int:
         "gw_priority": args.gw_priority,
         "sysctls": dict(args.sysctl),
         "options": dict(args.driver_opt),
+        **interface_fields(args),
     }
     body = {"sandbox": args.sandbox, "network": args.network}
     warn(ask("sandbox.connect", body | {name: value for name, value in said.items() if value}))
@@ -254,16 +338,32 @@ def disconnect_sandbox(args: argparse.Namespace) -> int:
     return 0
 
 
+def show_drops(args: argparse.Namespace) -> int:
+    """Show what of a network was refused or dropped."""
+    from cnm_cli.output import print_json, print_table
+    from cnm_cli.request import ask, warn
+
+    body = ask("network.drops", {"network": args.network})
+    if args.output == "json":
+        print_json(body)
+        return 0
+    warn(body)
+    rows = [(each["node"], each["reason"], each["packets"], each["bytes"], each["about"]) for each in body["drops"]]
+    print_table(("node", "reason", "packets", "bytes", "because it"), rows)
+    return 0
+
+
 def prune_networks(args: argparse.Namespace) -> int:
     """Remove every network that nothing uses."""
     from cnm_cli.output import print_json
-    from cnm_cli.request import ask
+    from cnm_cli.request import ask, warn
 
     if not args.force and sys.stdin.isatty():
         answer = input("This removes all networks that no endpoint is on. Go on? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             return 0
     body = ask("network.prune", {"filters": filters(args.filter)})
+    warn(body)
     if args.output == "json":
         print_json(body)
     else:

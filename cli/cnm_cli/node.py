@@ -19,6 +19,35 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_output_option(inspect)
     inspect.set_defaults(run=inspect_nodes)
 
+    dns = verbs.add_parser("dns", help="show what the embedded DNS of a node was asked, and how its servers do")
+    dns.add_argument("node", metavar="NODE")
+    add_output_option(dns)
+    dns.set_defaults(run=show_dns)
+
+
+def show_dns(args: argparse.Namespace) -> int:
+    """Show what the embedded DNS of a node did."""
+    from cnm_cli.output import print_json, print_table
+    from cnm_cli.request import ask
+
+    body = ask("node.dns", {"node": args.node})
+    if args.output == "json":
+        print_json(body)
+        return 0
+    dns = body["dns"]
+    print_table(
+        ("type", "answer from", "code", "questions"),
+        [(each["type"], each["source"], each["code"], each["count"]) for each in dns["questions"]],
+    )
+    if dns["servers"]:
+        print()
+        names = ("asked", "answered", "failed", "silent", "last_ms")
+        print_table(
+            ("server", *(name.replace("_", " ") for name in names)),
+            [(each["address"], *(each[name] for name in names)) for each in dns["servers"]],
+        )
+    return 0
+
 
 def list_nodes(args: argparse.Namespace) -> int:
     """List nodes."""

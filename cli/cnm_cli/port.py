@@ -40,10 +40,11 @@ def list_ports(args: argparse.Namespace) -> int:
             _end(_bracketed(binding["host_ip"]), binding["host_port"], binding.get("host_port_end")),
             _end(_bracketed(binding["container_ip"]), binding["container_port"], binding.get("container_port_end")),
             binding["protocol"],
+            ", ".join(binding.get("allow") or ["everybody"]),
         )
         for binding in ports
     ]
-    print_table(("sandbox", "on the node", "in the sandbox", "protocol"), rows)
+    print_table(("sandbox", "on the node", "in the sandbox", "protocol", "for"), rows)
     return 0
 
 

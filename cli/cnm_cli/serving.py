@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
 
+from cnm.deposit import DEPOSIT, open_deposit
 from cnm_cli.client import Readiness, without_password
 from cnm_cli.embedded import LOOPBACK, free_port, nats_program, redis_program
 from cnm_cli.runtime import Instance, exclusive, write_instance
@@ -27,7 +29,8 @@ async def serve(
     stopping = asyncio.Event()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    with exclusive(settings):
+    _raise_descriptor_limit()
+    with exclusive(settings), open_deposit(settings.run_dir / DEPOSIT):
         end_leftovers(settings.pid_dir)
         servers: list[Program] = []
         nats_url, redis_url = settings.nats_url, settings.redis_url
@@ -63,6 +66,13 @@ async def serve(
             )
         finally:
             await readiness.close()
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files as this process may have: each sandbox deposits two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def say(line: str) -> None:

@@ -11,7 +11,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -322,6 +322,18 @@ class NatsBus:
             event.subject, event.body.encode(), headers={MESSAGE_ID: event.id}, timeout=5
         )
 
+    async def nudge(self, node: str) -> None:
+        """Tell the workers of a node that one mended something: what leans on it may have to be mended now."""
+        await self.client.publish(_mended(node))
+
+    async def on_nudge(self, node: str, heard: Callable[[], None]) -> None:
+        """Call back whenever a worker of a node mended something, for as long as the connection lasts."""
+
+        async def hear(_: Msg) -> None:
+            heard()
+
+        await self.client.subscribe(_mended(node), cb=hear)
+
     async def ensure_stream(self) -> None:
         """Make the stream of events, unless it is there: on disk, a week, duplicates known for two minutes.
 
@@ -350,6 +362,10 @@ class NatsBus:
                 await asyncio.sleep(RETRY_LAST_S)
             else:
                 return
+
+
+def _mended(node: str) -> str:
+    return f"cnm.v1.on.{node}.mended"
 
 
 async def _stop(service: Service) -> None:

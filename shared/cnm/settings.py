@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnm.errors import Invalid
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """Where a worker's servers and files are, and what its node is called."""
+    """Where a worker's servers and files are, what its node is called, and whether rules may be made on it."""
 
     nats_url: str
     redis_url: str
@@ -18,6 +20,7 @@ class WorkerSettings:
     state_dir: Path
     run_dir: Path
     default_address_pools: str | None
+    firewall: bool = True
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -31,4 +34,16 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> WorkerSetti
         state_dir=Path(environment.get("CNM_STATE_DIR") or "/var/lib/cnm").absolute(),
         run_dir=run_dir,
         default_address_pools=environment.get("CNM_DEFAULT_ADDRESS_POOLS") or None,
+        firewall=_is_on("CNM_FIREWALL", environment.get("CNM_FIREWALL") or "on"),
     )
+
+
+def _is_on(variable: str, text: str) -> bool:
+    """Read a switch.
+
+    Raises:
+        Invalid: it is neither on nor off.
+    """
+    if text.lower() not in ("on", "off"):
+        raise Invalid.at(variable, text, f"{variable} is {text!r}, which is neither on nor off")
+    return text.lower() == "on"

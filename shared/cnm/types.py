@@ -42,6 +42,14 @@ MAC_PATTERN = r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}" + END
 
 Id = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}" + END, description="64 lower-case hexadecimal digits")]
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*" + END, max_length=128, description="a name")]
+Alias = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*\.)?[a-zA-Z0-9][a-zA-Z0-9_.-]*" + END,
+        max_length=128,
+        description="a name; *.name means every name below it",
+    ),
+]
 Key = Annotated[str, Meta(min_length=1, max_length=256, description="a full id, a name, or a unique id prefix")]
 MacAddress = Annotated[str, Meta(pattern=MAC_PATTERN, description="a MAC address, colons between the bytes")]
 InterfaceName = Annotated[

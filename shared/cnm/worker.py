@@ -14,15 +14,18 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import structlog
 import uvloop
 
 from cnm import settings, telemetry
 from cnm.bus import Route
-from cnm.errors import CnmError
+from cnm.drift import DriftReports
+from cnm.errors import CnmError, Unavailable
+from cnm.messages.drift import Compare, Comparison, Difference
 from cnm.messages.node import Heartbeat
 from cnm.nats_bus import NatsBus, Replies, connect
 from cnm.settings import WorkerSettings
@@ -30,6 +33,8 @@ from cnm.version import VERSION
 
 HEARTBEAT_PERIOD_S = 2.0
 CONVERGE_PERIOD_S = 3.0
+NUDGE_PERIOD_S = 0.5
+"""A worker that is nudged all the time converges so often."""
 FIRST_TRY_S = 0.1
 CANCEL_AGAIN_S = 0.1
 
@@ -205,25 +210,68 @@ async def reporting(
 
 @dataclass
 class Converging:
-    """Makes what should be there stand: at once, then at every turn of a slow timer, or when nudged.
+    """Makes what should be there stand: at once, then at every turn of a slow timer, or when asked to compare.
 
     ``fetch`` asks for the slice, given the clock of the last one, and ``apply`` makes it stand and returns what it
-    changed, in words. A slice that is unchanged is applied again, for it is the kernel that may have changed.
+    mended. A slice that is unchanged is applied again, for it is the kernel that may have changed. What differed is
+    told to the controller, which publishes it.
     """
 
+    worker: Worker
     fetch: Callable[[int | None], Awaitable[Any]]
-    apply: Callable[[Any], Awaitable[Sequence[str]]]
+    apply: Callable[[Any], Awaitable[Sequence[Difference]]]
+    look: Callable[[Any], Awaitable[Sequence[Difference]]] | None = None
+    """Compares everything, and changes nothing."""
+    suspect_all: Callable[[], None] = lambda: None
+    """Has everything compared in the next turn."""
     _last: Any = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def once(self) -> None:
-        """Fetch and apply one time."""
+    def __post_init__(self) -> None:
+        self._reports = DriftReports(self.worker.bus.ask, node=self.worker.settings.node)
+
+    async def once(self) -> Sequence[Difference]:
+        """Fetch and apply one time; return what was mended, or could not be."""
+        async with self._turn:
+            await self._refresh()
+            found = self._placed(await self.apply(self._last))
+        for each in found:
+            log.info("converged", change=str(each))
+        self._reports.note(found)
+        if any(each.repaired for each in found):
+            await self.worker.bus.nudge(self.worker.settings.node)
+        return found
+
+    async def _refresh(self) -> None:
         clock = None if self._last is None else self._last.clock
         found = await self.fetch(clock)
         if not found.unchanged:
             self._last = found
-        changed = await self.apply(self._last)
-        for line in changed:
-            log.info("converged", change=line)
+
+    def _placed(self, found: Sequence[Difference]) -> list[Difference]:
+        node = self.worker.settings.node
+        return [
+            msgspec.structs.replace(each, worker=self.worker.name, node=node, id=each.id or node) for each in found
+        ]
+
+    async def compare(self, command: Compare) -> Comparison:
+        """Answer what differs now, after mending it when the command says so.
+
+        Raises:
+            Unavailable: the controller cannot be asked, or the kernel does not tell.
+        """
+        assert self.look is not None
+        try:
+            if command.repair:
+                self.suspect_all()
+                found = await self.once()
+                await self._reports.tell()
+                return Comparison(differences=list(found))
+            async with self._turn:
+                await self._refresh()
+                return Comparison(differences=self._placed(await self.look(self._last)))
+        except OSError as error:  # such as a dump that was disturbed
+            raise Unavailable(f"{self.worker.name} cannot compare: {error}") from error
 
     async def first(self) -> None:
         """Converge for the first time, however long the controller takes to come up."""
@@ -237,9 +285,16 @@ class Converging:
                 return
 
     async def keep(self) -> None:
-        """Converge at every turn of the timer."""
+        """Converge at every turn of the timer, and when a worker of the node mended what this one's may lean on."""
+        nudged = asyncio.Event()
+        await self.worker.bus.on_nudge(self.worker.settings.node, nudged.set)
         while True:
-            await asyncio.sleep(CONVERGE_PERIOD_S)
+            await self._reports.tell()
+            await asyncio.sleep(NUDGE_PERIOD_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CONVERGE_PERIOD_S - NUDGE_PERIOD_S):
+                    await nudged.wait()
+            nudged.clear()
             try:
                 await self.once()
             except (CnmError, OSError) as error:  # such as a dump that was disturbed: the next turn mends it

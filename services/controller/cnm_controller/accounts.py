@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from cnm.messages.drift import Difference
 from cnm.messages.ipam import HeldAddress, Lease, Pool, ReconcileOwner
-from cnm.messages.system import Difference
 from cnm_controller.addressing import (
     endpoint_label,
     held_addresses,

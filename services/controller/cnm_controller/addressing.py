@@ -7,6 +7,8 @@ Driver ``default`` is the built-in one, ``null`` hands out nothing, any other is
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
+import msgspec
+
 from cnm.errors import Unavailable
 from cnm.messages.ipam import (
     AddressWanted,
@@ -18,9 +20,11 @@ from cnm.messages.ipam import (
     ReconcileOwner,
     ReleaseOwned,
 )
+from cnm.messages.network import PoolRequest
 from cnm_controller.documents import EndpointBody, NetworkBody
 from cnm_controller.drivers import DRIVERS
 from cnm_controller.network import wanted_versions
+from cnm_controller.options import parse_bridge
 from cnm_controller.ports import IpamDriver
 from cnm_controller.sagas import Step
 from cnm_controller.specs import bridge_name
@@ -47,20 +51,46 @@ def recall_of(endpoint: EndpointBody) -> str:
 
 def pools_step(network: NetworkBody) -> Step:
     """Return what reserves a network's pools."""
+    return Step(command=pools_command(network), ipam_driver=network.ipam_driver)
+
+
+def pools_command(network: NetworkBody) -> AllocatePools:
+    """Return what reserves the pools that a network was made with."""
     driver = DRIVERS[network.driver]
-    command = AllocatePools(
+    return AllocatePools(
         owner=network.id,
         owner_label=network_label(network),
         space=network.address_space,
         pools=[
-            PoolWanted(request=request, ipv6=version == 6)
+            PoolWanted(request=request, ipv6=version == 6, gateway=has_gateway(network, version))
             for request, version in zip(network.wanted, wanted_versions(network), strict=True)
         ],
         options=network.ipam_options,
         exclusive=driver.exclusive,
         device=bridge_name(network) if driver.links else None,
     )
-    return Step(command=command, ipam_driver=network.ipam_driver)
+
+
+def more_pools(network: NetworkBody, requests: Sequence[PoolRequest], families: Sequence[int]) -> AllocatePools:
+    """Return what tells which pools a network would get besides those that it has; nothing is reserved."""
+    wanted = zip(requests, families, strict=True)
+    return msgspec.structs.replace(
+        pools_command(network),
+        pools=[PoolWanted(request=request, ipv6=version == 6) for request, version in wanted],
+        dry_run=True,
+    )
+
+
+def surplus_pools(network: NetworkBody, pools: Sequence[AllocatedPool]) -> ReconcileOwner:
+    """Return what takes pools from a network again."""
+    return ReconcileOwner(
+        owner=network.id, owner_label=network_label(network), surplus_pools=[pool.pool_id for pool in pools]
+    )
+
+
+def has_gateway(network: NetworkBody, version: int) -> bool:
+    """Say whether a network has a gateway of a family: not where nobody is to leave it, the node included."""
+    return network.driver != "bridge" or parse_bridge(network.options, []).mode(version) != "isolated"
 
 
 def check_pools(network: NetworkBody, pools: Sequence[AllocatedPool]) -> None:
@@ -86,9 +116,11 @@ def check_addresses(
     """Refuse what no driver may reply.
 
     Raises:
-        Unavailable: not as many addresses as were asked for, or one that is in no pool of the network.
+        Unavailable: not as many addresses as were asked for, or one that is in no pool of the network, or has not the
+            prefix length of its pool.
     """
-    strays = [each for each in given if not any(each.ip in pool.subnet for pool in network.pools)]
+    subnets = [pool.subnet for pool in network.pools]
+    strays = [each for each in given if each.network not in subnets]
     if len(given) != len(wanted) or strays:
         shown = ", ".join(map(str, given)) or "nothing"
         reason = f"was asked for {len(wanted)} addresses of network {network.name!r} and gave {shown}"
@@ -102,12 +134,14 @@ def release(network: NetworkBody, owner: str, *, unused: bool = False) -> list[S
     return [Step(command=ReleaseOwned(owner=owner, unused=unused), ipam_driver=network.ipam_driver)]
 
 
-def wanted_addresses(network: NetworkBody, ipv4: IPv4Address | None, ipv6: IPv6Address | None) -> list[AddressWanted]:
+def wanted_addresses(
+    network: NetworkBody, ipv4: IPv4Address | None, ipv6: IPv6Address | None, *, without_ipv6: bool = False
+) -> list[AddressWanted]:
     """Return what to ask IPAM for: one address of each family that has pools, fixed where one is asked for."""
     wanted = []
     for version, fixed in ((4, ipv4), (6, ipv6)):
         pool_ids = [pool.pool_id for pool in network.pools if pool.subnet.version == version]
-        if pool_ids:
+        if pool_ids and not (version == 6 and without_ipv6):
             wanted.append(AddressWanted(pool_id=pool_ids[0], address=fixed, others=pool_ids[1:]))
     return wanted
 

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from cnm.errors import Conflict, Forbidden
-from cnm.messages.bridge import EnsureBridge, PlugEndpoint, RemoveBridge, UnplugEndpoint
+from cnm.messages.bridge import EnsureBridge, EnsuredBridge, PlugEndpoint, RemoveBridge, UnplugEndpoint
 from cnm.messages.message import Command
 from cnm.messages.names import ForgetZone, UpdateNames
 from cnm.messages.namespace import EnsureSandbox, RouteSandbox
 from cnm.messages.ports import PublishPorts, UnpublishPorts
+from cnm_controller.configuration import refuse_endpoints
 from cnm_controller.documents import NetworkBody, SandboxBody
 from cnm_controller.options import parse_bridge
 from cnm_controller.ports import NodeState
@@ -28,6 +29,7 @@ from cnm_controller.specs import (
     zone,
 )
 
+NODE_SET = "what neither comes from nor goes to a network of ours is forwarded no more than before"
 UNBOUND = "no network of the sandbox leads out: its ports stay unbound"
 
 
@@ -57,9 +59,11 @@ def check_attach(sandbox: SandboxBody, network: NetworkBody, joined: Sequence[Jo
     """Refuse what cannot be attached.
 
     Raises:
-        Forbidden: the node's own namespace joins only network host, and others never do.
+        Forbidden: the node's own namespace joins only network host, and others never do; nobody joins what only holds
+            a configuration.
         Conflict: the sandbox is on the network already.
     """
+    refuse_endpoints(network)
     if sandbox.use_default_sandbox and network.driver != "host":
         raise Forbidden(
             f"sandbox {sandbox.name!r} uses the node's own namespace: it joins only network 'host', "
@@ -76,6 +80,21 @@ def check_attach(sandbox: SandboxBody, network: NetworkBody, joined: Sequence[Jo
             )
         if "null" in (each.network.driver, network.driver):
             raise Forbidden(f"network 'none' cannot be combined with others: sandbox {sandbox.name!r}")
+        _refuse_overlap(sandbox, network, each)
+
+
+def _refuse_overlap(sandbox: SandboxBody, network: NetworkBody, other: Joined) -> None:
+    """Refuse a network whose addresses the sandbox has a route to already: over another network, or a static one."""
+    known = [(f"network {other.network.name!r}", pool.subnet) for pool in other.network.pools]
+    known += [(f"a route by network {other.network.name!r}", route.destination) for route in other.endpoint.routes]
+    for pool in network.pools:
+        for holder, prefix in known:
+            if prefix.version == pool.subnet.version and prefix.overlaps(pool.subnet):
+                raise Conflict(
+                    f"{pool.subnet} of network {network.name!r} overlaps {prefix} of {holder}, which sandbox "
+                    f"{sandbox.name!r} is on",
+                    holder=other.endpoint.id,
+                )
 
 
 def attach_steps(sandbox: SandboxBody, before: Sequence[Joined], new: Joined) -> tuple[Step, ...]:
@@ -83,10 +102,13 @@ def attach_steps(sandbox: SandboxBody, before: Sequence[Joined], new: Joined) ->
     after = [*before, new]
     commands: list[Command[Any]] = []
     if new.network.driver == "bridge":
-        commands.append(PlugEndpoint(attachment=attachment(sandbox, new, after)))
+        if not sandbox.pending:
+            commands.append(PlugEndpoint(attachment=attachment(sandbox, new, after)))
         commands.append(
             UpdateNames(
-                sandbox=resolver_sandbox(sandbox, after), zones=[zone(new.network)], records=[record(new.endpoint)]
+                sandbox=resolver_sandbox(sandbox, after),
+                zones=[zone(new.network)],
+                records=[record(new.endpoint, sandbox)],
             )
         )
     if sandbox_spec(sandbox, after) != sandbox_spec(sandbox, before):
@@ -103,7 +125,7 @@ def detach_steps(sandbox: SandboxBody, before: Sequence[Joined], gone: Collectio
     after = [each for each in before if each.endpoint.id not in gone]
     leaving = [each for each in before if each.endpoint.id in gone and each.network.driver == "bridge"]
     hard: list[Command[Any]] = [UnplugEndpoint(endpoint_id=each.endpoint.id) for each in leaving]
-    hard += _port_commands(sandbox, before, after)
+    hard += [each for each in _port_commands(sandbox, before, after) if isinstance(each, UnpublishPorts)]
     soft: list[Command[Any]] = []
     if leaving:
         forget = [each.endpoint.id for each in leaving]
@@ -117,9 +139,15 @@ def route_steps(sandbox: SandboxBody, before: Sequence[Joined], gone: Collection
     """Return the round that moves the default routes after endpoints left, if they have to move."""
     after = [each for each in before if each.endpoint.id not in gone]
     gateways = sandbox_spec(sandbox, after).gateways
-    if gateways == sandbox_spec(sandbox, before).gateways or not gateways:
+    if gateways == sandbox_spec(sandbox, before).gateways or not gateways or sandbox.pending:
         return ()
     return _on(sandbox, [RouteSandbox(namespace=sandbox.key, gateways=gateways)])
+
+
+def port_steps(sandbox: SandboxBody, before: Sequence[Joined], gone: Collection[str]) -> tuple[Step, ...]:
+    """Return the round that moves the published ports after endpoints left, if they have to move."""
+    after = [each for each in before if each.endpoint.id not in gone]
+    return _on(sandbox, [each for each in _port_commands(sandbox, before, after) if isinstance(each, PublishPorts)])
 
 
 def undo_attach(sandbox: SandboxBody, before: Sequence[Joined], endpoint_id: str) -> tuple[Step, ...]:
@@ -128,12 +156,13 @@ def undo_attach(sandbox: SandboxBody, before: Sequence[Joined], endpoint_id: str
         UnplugEndpoint(endpoint_id=endpoint_id),
         EnsureSandbox(sandbox=sandbox_spec(sandbox, before)),
         UpdateNames(
-            sandbox=None if sandbox.use_default_sandbox else resolver_sandbox(sandbox, before),
+            sandbox=resolver_sandbox(sandbox, before),
             forget_endpoints=[endpoint_id],
         ),
     ]
     gateways = sandbox_spec(sandbox, before).gateways
-    if gateways:  # whichever comes first, this or the unplugging, the former default routes are what is left
+    # Whichever comes first, this or the unplugging, the former default routes are what is left.
+    if gateways and not sandbox.pending:
         commands.append(RouteSandbox(namespace=sandbox.key, gateways=gateways))
     if sandbox.requests:
         commands.append(publish(sandbox, before) or UnpublishPorts(sandbox_id=sandbox.id))
@@ -143,19 +172,39 @@ def undo_attach(sandbox: SandboxBody, before: Sequence[Joined], endpoint_id: str
 def restore_steps(sandbox: SandboxBody, joined: Sequence[Joined]) -> tuple[Step, ...]:
     """Return what makes a sandbox stand again with all its endpoints; undoes a detach."""
     linked = [each for each in joined if each.network.driver == "bridge"]
-    commands: list[Command[Any]] = [PlugEndpoint(attachment=attachment(sandbox, each, joined)) for each in linked]
+    commands: list[Command[Any]] = [
+        PlugEndpoint(attachment=attachment(sandbox, each, joined)) for each in linked if not sandbox.pending
+    ]
     if not sandbox.use_default_sandbox:
         commands.append(
             UpdateNames(
                 sandbox=resolver_sandbox(sandbox, joined),
                 zones=[zone(each.network) for each in linked],
-                records=[record(each.endpoint) for each in linked],
+                records=[record(each.endpoint, sandbox) for each in linked],
             )
         )
     published = publish(sandbox, joined)
     if published is not None:
         commands.append(published)
     return _on(sandbox, commands)
+
+
+def naming_steps(
+    sandbox: tuple[SandboxBody, SandboxBody], before: Sequence[Joined], after: Sequence[Joined]
+) -> list[Step]:
+    """Return what makes the resolver answer as a sandbox and its endpoints are afterwards, if it does otherwise."""
+    old, new = sandbox
+    records = [
+        record(now.endpoint, new)
+        for was, now in zip(before, after, strict=True)
+        if now.network.driver == "bridge" and record(now.endpoint, new) != record(was.endpoint, old)
+    ]
+    served = resolver_sandbox(new, after)
+    if served == resolver_sandbox(old, before):
+        served = None
+    if not records and served is None:
+        return []
+    return [Step(command=UpdateNames(sandbox=served, records=records), node=new.node)]
 
 
 def gateway_moved(before: Sequence[Joined], after: Sequence[Joined]) -> bool:
@@ -190,6 +239,17 @@ def ensure_on(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:
             Step(command=UpdateNames(zones=[zone(network)]), node=node.name),
         )
     ]
+
+
+def node_warnings(steps: Sequence[Step], replies: Sequence[Any]) -> list[str]:
+    """Say what was set on nodes so that a network works, and what works not as one may think."""
+    found = []
+    for step, reply in zip(steps, replies, strict=True):
+        if isinstance(reply, EnsuredBridge):
+            if reply.settings:
+                found.append(f"on node {step.node!r} {', '.join(reply.settings)} was set: {NODE_SET}")
+            found += [f"on node {step.node!r} {warning}" for warning in reply.warnings]
+    return found
 
 
 def remove_from(nodes: Sequence[NodeState], network: NetworkBody) -> list[Step]:

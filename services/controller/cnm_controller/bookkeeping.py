@@ -11,9 +11,9 @@ import msgspec
 import structlog
 
 from cnm.errors import CnmError, NotFound, Timeout, Unavailable
+from cnm.messages.drift import Difference
 from cnm.messages.ipam import Lease, LeasePage, ListLeases, ListPools, Pool, Pools, Reconciled, ReleaseOwned
 from cnm.messages.message import decode_trusted, to_builtins
-from cnm.messages.system import Difference
 from cnm.store import Changes, Claims, Entry, Lookup
 from cnm_controller.accounts import Account, accounts, differences, settlement, unsettled
 from cnm_controller.addressing import endpoint_label, network_label, reconcile_endpoint, reconcile_network

@@ -1,7 +1,7 @@
 """Takes an endpoint out of its sandbox, and deletes it when asked: one saga."""
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -9,11 +9,11 @@ import structlog
 from cnm.errors import CnmError, Forbidden, NotFound
 from cnm.messages.endpoint import Endpoint
 from cnm.messages.namespace import EnsureSandbox
-from cnm.messages.ports import PublishedPorts
+from cnm.messages.ports import PublishedPorts, UnpublishPorts
 from cnm.messages.sandbox import PortBinding
 from cnm.store import Changes, Claims, Compensation
 from cnm_controller.addressing import release
-from cnm_controller.attach import detach_steps, gateway_moved, restore_steps, route_steps
+from cnm_controller.attach import detach_steps, gateway_moved, port_steps, restore_steps, route_steps
 from cnm_controller.controller import Controller
 from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
 from cnm_controller.events import event, port_events
@@ -90,15 +90,16 @@ async def _detach_from(
     claims = Claims(
         exclusive=(f"sandbox:{home.body.id}", f"endpoint:{found.body.id}"),
         shared=(f"network:{on.body.id}",),
-        unchanged=(home.document, found.document),
+        unchanged=(home.document, found.document, on.document),
     )
-    undo = (undo_detach(home.body, before), ())
+    undo = (undo_detach(home.body, before), (), ())
     label = f"endpoint {found.body.name!r}"
     async with controller.sagas.begin("endpoint.leave", claims, undo, label=label) as saga:
         gone = (found.body.id,)
-        replies = await saga.run(*detach_steps(home.body, before, gone))
+        await saga.run(*detach_steps(home.body, before, gone))
         warnings = await _move_routes(saga, route_steps(home.body, before, gone))
-        bound = bound_after(home.body, before, after, replies)
+        bound, unmoved = await _move_ports(controller, saga, home.body, before, after)
+        warnings += unmoved
         left = found.body.left()
         revision = found.document.revision
         shown = endpoint_view(left, on.body, revision + 1, warnings)
@@ -136,14 +137,23 @@ async def _move_routes(saga: Saga, steps: Sequence[Step]) -> list[str]:
     return []
 
 
-def bound_after(
-    sandbox: SandboxBody, before: Sequence[Joined], after: Sequence[Joined], replies: Sequence[Any]
-) -> list[PortBinding]:
-    """Return the ports that are bound after a round, from its replies."""
+async def _move_ports(
+    controller: Controller, saga: Saga, sandbox: SandboxBody, before: Sequence[Joined], after: Sequence[Joined]
+) -> tuple[list[PortBinding], list[str]]:
+    """Move the published ports, and return those that are bound then; ports that cannot move never block a leave."""
+    gone = {each.endpoint.id for each in before} - {each.endpoint.id for each in after}
+    steps = port_steps(sandbox, before, gone)
+    try:
+        replies = await saga.run(*steps)
+    except CnmError as error:
+        log.warning("ports.unmoved", error=error.message)
+        with suppress(CnmError):  # else the node's next comparison closes them
+            await controller.sagas.send(Step(command=UnpublishPorts(sandbox_id=sandbox.id), node=sandbox.node))
+        return [], [f"the published ports are closed, for they could not move: {error.message}"]
     for reply in replies:
         if isinstance(reply, PublishedPorts):
-            return reply.ports
-    return [] if sandbox.requests and gateway_moved(before, after) else sandbox.bound
+            return reply.ports, []
+    return [] if sandbox.requests and gateway_moved(before, after) else sandbox.bound, []
 
 
 def _released(endpoint: EndpointBody, network: NetworkBody) -> tuple[Compensation, ...]:

@@ -1,21 +1,26 @@
 """Networks, sandboxes and endpoints as the controller stores them; nothing in them can be counted or derived."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import ClassVar, TypeVar
 
 import msgspec
 
-from cnm.messages.endpoint import ServiceBackend
+from cnm.messages.endpoint import ServiceBackend, StaticRoute
 from cnm.messages.ipam import AllocatedPool
 from cnm.messages.message import decode_trusted, encode
 from cnm.messages.network import NetworkDns, PoolRequest
 from cnm.messages.sandbox import ExtraHost, PortBinding, PortRequest, SandboxDns
 from cnm.store import Document
+from cnm.types import Address
 
 
 class NetworkBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A network. ``pools`` are empty until the predefined bridge gets its first endpoint."""
+    """A network. ``pools`` are empty until the predefined bridge gets its first endpoint, and of a configuration.
+
+    ``config_from`` and ``config_id`` are the name and the id of the configuration network that it was made from.
+    """
 
     kind: ClassVar[str] = "network"
 
@@ -38,6 +43,9 @@ class NetworkBody(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
     predefined: bool = False
+    config_only: bool = False
+    config_from: str | None = None
+    config_id: str | None = None
 
     def with_pools(self, pools: list[AllocatedPool]) -> "NetworkBody":
         """Return it with the pools that it was given."""
@@ -45,13 +53,25 @@ class NetworkBody(msgspec.Struct, frozen=True, kw_only=True):
 
     def document(self, revision: int = 0) -> Document:
         """Return what the store keeps of it."""
+        indexes = []
         bridge = self.options.get("com.docker.network.bridge.name")
-        indexes = (f"bridge-name:{bridge}",) if bridge else ()
-        return _document(self, name=self.name, scope="", indexes=indexes, revision=revision)
+        if bridge and not self.config_only:
+            indexes.append(f"bridge-name:{bridge}")
+        if self.config_id:
+            indexes.append(config_users(self.config_id))
+        return _document(self, name=self.name, scope="", indexes=tuple(indexes), revision=revision)
+
+
+def config_users(config_id: str) -> str:
+    """Return the index of the networks that were made from a configuration network."""
+    return f"network:config:{config_id}"
 
 
 class SandboxBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A sandbox. ``requests`` are the ports asked for, ``bound`` those that stand."""
+    """A sandbox. ``requests`` are the ports asked for, ``bound`` those that stand.
+
+    ``netns`` is where its namespace was adopted from; one that is ``pending`` has none yet.
+    """
 
     kind: ClassVar[str] = "sandbox"
 
@@ -63,6 +83,7 @@ class SandboxBody(msgspec.Struct, frozen=True, kw_only=True):
     hosts_path: str
     resolv_conf_path: str
     netns: str | None = None
+    pending: bool = False
     hostname: str = ""
     domainname: str = ""
     extra_hosts: list[ExtraHost] = []
@@ -104,6 +125,9 @@ class EndpointBody(msgspec.Struct, frozen=True, kw_only=True):
     gw_priority: int = 0
     sysctls: dict[str, str] = {}
     ready: bool = True
+    link_local: list[Address] = []
+    routes: list[StaticRoute] = []
+    links: dict[str, str] = {}
 
     def document(self, revision: int = 0) -> Document:
         """Return what the store keeps of it; its name is unique on its network."""
@@ -131,6 +155,15 @@ class EndpointBody(msgspec.Struct, frozen=True, kw_only=True):
             gw_priority=0,
             sysctls={},
         )
+
+
+SHOWN = 20
+
+
+def listed(bodies: Sequence[NetworkBody] | Sequence[EndpointBody]) -> str:
+    """Name objects for a message, the first of them where there are many."""
+    shown = ", ".join(f"{body.name!r} ({body.id[:12]})" for body in bodies[:SHOWN])
+    return f"{shown} and {len(bodies) - SHOWN} more" if len(bodies) > SHOWN else shown
 
 
 AnyBody = NetworkBody | SandboxBody | EndpointBody

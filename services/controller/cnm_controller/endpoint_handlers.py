@@ -18,7 +18,7 @@ from cnm.messages.message import Command, Empty
 from cnm_controller import join
 from cnm_controller.controller import Controller
 from cnm_controller.detach import detach
-from cnm_controller.documents import EndpointBody, NetworkBody, read
+from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody, read
 from cnm_controller.network import check_filters, has_label
 from cnm_controller.views import endpoint_view
 from cnm_controller.window import window
@@ -33,7 +33,7 @@ async def get_endpoint(command: GetEndpoint, *, controller: Controller) -> Endpo
         NotFound: there is none.
     """
     found, on = await controller.ledger.endpoint(command.endpoint, command.network)
-    return endpoint_view(found.body, on.body, found.document.revision)
+    return endpoint_view(found.body, on.body, found.document.revision, home=await controller.ledger.home(found.body))
 
 
 async def list_endpoints(command: ListEndpoints, *, controller: Controller) -> Endpoints:
@@ -45,18 +45,23 @@ async def list_endpoints(command: ListEndpoints, *, controller: Controller) -> E
     """
     check_filters(command.filters, FILTERS)
     only = (await controller.ledger.network(command.network)).body.id if command.network is not None else None
-    snapshot = await controller.ledger.store.snapshot(("network", "endpoint"))
+    snapshot = await controller.ledger.store.snapshot(("network", "endpoint", "sandbox"))
     documents = snapshot.documents or {}
     networks = {each.id: read(NetworkBody, each) for each in documents["network"]}
+    sandboxes = {each.id: each for each in documents["sandbox"]}
     revisions = {each.id: each.revision for each in documents["endpoint"]}
     every = [read(EndpointBody, each) for each in documents["endpoint"] if only in (None, each.scope)]
 
     def passes(body: EndpointBody) -> bool:
         return _matches(body, networks.get(body.network_id), command.filters)
 
+    def home(body: EndpointBody) -> SandboxBody | None:
+        document = sandboxes.get(body.sandbox_id or "")
+        return None if document is None else read(SandboxBody, document)
+
     return Endpoints(
         endpoints=[
-            endpoint_view(body, networks.get(body.network_id), revisions[body.id])
+            endpoint_view(body, networks.get(body.network_id), revisions[body.id], home=home(body))
             for body in window(every, passes, after=command.after, limit=command.limit)
         ]
     )

@@ -31,17 +31,19 @@ from cnm_controller.attach import (
 )
 from cnm_controller.controller import Controller
 from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
-from cnm_controller.endpoint import check_join_sysctls, decide_endpoint
+from cnm_controller.endpoint import check_join_sysctls, decide_endpoint, turns_ipv6_off
 from cnm_controller.events import event, port_events
 from cnm_controller.ledger import Read
 from cnm_controller.options import ENDPOINT_IFNAME
 from cnm_controller.pools import driver_of, with_pools
 from cnm_controller.ports import NodeState
 from cnm_controller.sagas import Rounds, Saga, until_fresh
-from cnm_controller.specs import Joined, publish
+from cnm_controller.specs import Joined, closed_warnings, publish, routed_bindings
 from cnm_controller.views import endpoint_view
 
-NO_SERVICES = "service {!r} is kept but not served yet: no load balancer is there"
+NO_SERVICES = (
+    "service {!r} is found by name, at its endpoints in turn: it has no address of its own without a load balancer"
+)
 
 
 async def create(command: CreateEndpoint, *, controller: Controller) -> Endpoint:
@@ -131,7 +133,7 @@ async def join(command: JoinEndpoint, *, controller: Controller) -> Endpoint:
         claims = Claims(
             exclusive=(f"sandbox:{home.body.id}", f"endpoint:{endpoint.id}"),
             shared=(f"network:{on.body.id}",),
-            unchanged=(home.document, found.document),
+            unchanged=(home.document, found.document, on.document),
         )
         undo = (undo_attach(home.body, before, endpoint.id),)
         label = endpoint_label(endpoint, on.body)
@@ -184,7 +186,8 @@ async def _allocate(
     controller: Controller,
 ) -> EndpointBody:
     """Reserve the addresses of an endpoint; a network without pools has none to give."""
-    wanted = wanted_addresses(network, command.ipv4_address, command.ipv6_address)
+    without_ipv6 = turns_ipv6_off(endpoint.sysctls)
+    wanted = wanted_addresses(network, command.ipv4_address, command.ipv6_address, without_ipv6=without_ipv6)
     if not wanted:
         await saga.run()
         return endpoint
@@ -208,20 +211,20 @@ async def _join(
     """Run the parallel round and commit what came of it."""
     replies = await saga.run(*attach_steps(home.body, before, new))
     endpoint = new.endpoint
-    bound = home.body.bound
+    bound, exposed = home.body.bound, list[str]()
     for reply in replies:
         if isinstance(reply, Plugged):
             endpoint = msgspec.structs.replace(endpoint, host_ifname=reply.host_ifname)
         elif isinstance(reply, PublishedPorts):
-            bound = reply.ports
+            bound, exposed = reply.ports, reply.warnings
     after = [*before, Joined(endpoint=endpoint, network=new.network)]
-    warnings = _port_warnings(home.body, before, after, bound)
-    shown = endpoint_view(endpoint, new.network, revision + 1, warnings)
-    quiet = endpoint_view(endpoint, new.network, revision + 1)
+    warnings = [*exposed, *_port_warnings(home.body, before, after, bound)]
+    sandbox = msgspec.structs.replace(home.body, bound=bound)
+    shown = endpoint_view(endpoint, new.network, revision + 1, warnings, home=sandbox)
+    quiet = msgspec.structs.replace(shown, warnings=msgspec.UNSET)
     events = [event("endpoint", "created", endpoint.id, quiet)] if made else []
     events.append(event("endpoint", "joined", endpoint.id, quiet, node=home.body.node))
     events += port_events(home.body, bound)
-    sandbox = msgspec.structs.replace(home.body, bound=bound)
     await saga.commit(Changes(puts=(*also, sandbox.document(), endpoint.document()), events=tuple(events)))
     return shown
 
@@ -229,9 +232,10 @@ async def _join(
 def _port_warnings(
     sandbox: SandboxBody, before: Sequence[Joined], after: Sequence[Joined], bound: Sequence[PortBinding]
 ) -> list[str]:
+    closed = closed_warnings(sandbox, after[len(before) :])
     if sandbox.requests and not bound and not gateway_moved(before, after) and publish(sandbox, after) is None:
-        return [UNBOUND]
-    return []
+        return closed or ([] if routed_bindings(sandbox, after) else [UNBOUND])
+    return closed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,13 @@ class Ledger:
         endpoint = _one(EndpointBody, found, "endpoint", key, where)
         return endpoint, await self.network(endpoint.body.network_id)
 
+    async def home(self, endpoint: EndpointBody) -> SandboxBody | None:
+        """Return the sandbox that an endpoint is in, if it is in one."""
+        if endpoint.sandbox_id is None:
+            return None
+        (found,) = await self.store.find(Lookup(kind="sandbox", key=endpoint.sandbox_id))
+        return None if found.document is None else read(SandboxBody, found.document)
+
     async def networks_of(self, endpoints: Sequence[EndpointBody]) -> dict[str, NetworkBody]:
         """Return the networks of endpoints, by id."""
         ids = list(dict.fromkeys(endpoint.network_id for endpoint in endpoints))

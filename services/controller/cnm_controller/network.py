@@ -1,21 +1,26 @@
 """Decides about networks: what may be created, and what is predefined."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 from cnm.errors import Fault, Forbidden, Invalid, Unsupported
-from cnm.messages.network import CreateNetwork, PoolRequest
+from cnm.messages.network import CreateNetwork, NetworkDns, PoolRequest
 from cnm.pool_faults import network_faults, request_faults
+from cnm_controller.configuration import config_faults, configured, from_configuration
 from cnm_controller.documents import NetworkBody
 from cnm_controller.drivers import Driver, driver_named
-from cnm_controller.options import as_text, not_served, parse_bool, parse_bridge
+from cnm_controller.options import MTU, as_text, contradictions, parse_bool, parse_bridge
 
 SCOPES = ("local", "global", "swarm")
 DEFAULT_SPACES = {"local": "LocalDefault", "global": "GlobalDefault", "swarm": "GlobalDefault"}
+IPV6_LEAST_MTU = 1280
 PREDEFINED = ("none", "host", "bridge")
+_LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?"
+DOMAIN = re.compile(rf"(?=.{{1,254}}$){_LABEL}(?:\.{_LABEL})*\.?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -56,17 +61,17 @@ def decide_create(command: CreateNetwork, *, id: str, now: datetime) -> NetworkB
     """
     if command.name in PREDEFINED:
         raise Forbidden(f"network {command.name!r} is predefined and cannot be created")
-    driver = driver_named(command.driver)
-    if not driver.creatable:
-        raise Forbidden(f"driver {driver.name!r} has only its predefined network")
+    if not command.config_only and not driver_named(command.driver).creatable:
+        raise Forbidden(f"driver {command.driver!r} has only its predefined network")
     check_create(command)
     options = as_text(command.options)
-    _refuse_unserved(command, options)
+    if not command.config_only:
+        _refuse_unserved(command)
     scope = command.scope or "local"
     return NetworkBody(
         id=id,
         name=command.name,
-        driver=command.driver,
+        driver="null" if command.config_only else command.driver,
         scope=scope,
         created=now,
         internal=command.internal,
@@ -77,7 +82,8 @@ def decide_create(command: CreateNetwork, *, id: str, now: datetime) -> NetworkB
         ipam_driver=command.ipam.driver,
         ipam_options=as_text(command.ipam.options),
         address_space=command.ipam.address_space or DEFAULT_SPACES[scope],
-        wanted=_wanted(command),
+        wanted=command.ipam.pools if command.config_only else _wanted(command),
+        config_only=command.config_only,
         dns=command.dns,
         options=options,
         labels=command.labels,
@@ -91,38 +97,48 @@ def check_create(command: CreateNetwork) -> None:
         Unsupported: there is no such driver.
         Invalid: ``details["fields"]`` lists all that is wrong.
     """
-    faults = [*_scope_faults(command), *_config_faults(command)]
-    parse_bridge(as_text(command.options), faults)
-    faults += _ipam_faults(command, driver_named(command.driver))
+    faults = [*_scope_faults(command), *config_faults(command), *dns_faults(command.dns)]
+    if command.config_only:  # its options and IPAM driver are for those made from it, of whatever driver they are
+        faults += _ipam_faults(command, driver_named("null"))
+    else:
+        said = as_text(command.options)
+        options = parse_bridge(said, faults)
+        faults += mtu_faults(options.mtu, enable_ipv6=command.enable_ipv6)
+        faults += contradictions(
+            said, internal=command.internal, enable_ipv4=command.enable_ipv4, enable_ipv6=command.enable_ipv6
+        )
+        faults += _ipam_faults(command, driver_named(command.driver))
     if faults:
         raise Invalid.of(faults)
 
 
-def _refuse_unserved(command: CreateNetwork, options: dict[str, str]) -> None:
+def mtu_faults(mtu: int | None, *, enable_ipv6: bool) -> Iterator[Fault]:
+    """Yield the fault of an MTU that IPv6 does not work with (RFC 8200, section 5): the kernel takes IPv6 away."""
+    if mtu is not None and enable_ipv6 and mtu < IPV6_LEAST_MTU:
+        reason = f"{mtu} is less than the {IPV6_LEAST_MTU} bytes that IPv6 needs"
+        yield Fault(field=f"options.{MTU}", value=str(mtu), reason=reason)
+
+
+def decide_from(command: CreateNetwork, config: NetworkBody, *, id: str, now: datetime) -> NetworkBody:
+    """Return the network that a checked request asks for with what its configuration network holds.
+
+    Raises:
+        NotFound: that one holds no configuration.
+        Unsupported, Invalid: the configuration is at fault, by itself or together with the request.
+    """
+    request = configured(command, config)
+    try:
+        network = decide_create(request, id=id, now=now)
+    except Invalid as error:
+        raise from_configuration(error, config) from None
+    return msgspec.structs.replace(network, config_from=config.name, config_id=config.id)
+
+
+def _refuse_unserved(command: CreateNetwork) -> None:
     if command.scope not in (None, "local"):
         raise Unsupported(f"scope {command.scope!r} needs a multi-host driver; driver {command.driver!r} is local")
     if command.ingress:
         raise Unsupported("ingress: driver 'bridge' cannot serve an ingress network")
-    if command.config_only or command.config_from is not None:
-        field = "config_only" if command.config_only else "config_from"
-        raise Unsupported(f"{field}: configuration networks are not served by this installation")
-    option = not_served(options)
-    if option is not None:
-        raise Unsupported(f"options: driver 'bridge' cannot serve {option} in this installation")
-
-
-def _config_faults(command: CreateNetwork) -> Iterator[Fault]:
-    """Yield what a configuration network, or one that takes its configuration from one, cannot be besides."""
-    if command.config_only and command.config_from is not None:
-        reason = f"a configuration network cannot take its configuration from {command.config_from!r}"
-        yield Fault(field="config_from", value=command.config_from, reason=reason)
-    for name in ("internal", "attachable", "ingress"):
-        if command.config_only and getattr(command, name):
-            yield Fault(field=name, value=True, reason=f"a configuration network carries nothing, leave {name} out")
-    for name, given in (("options", command.options), ("ipam", command.ipam.pools or command.ipam.options)):
-        if command.config_from is not None and given:
-            reason = f"{name} come from configuration network {command.config_from!r}, leave them out"
-            yield Fault(field=name, value=msgspec.to_builtins(given, enc_hook=str), reason=reason)
 
 
 def _scope_faults(command: CreateNetwork) -> Iterator[Fault]:
@@ -146,7 +162,7 @@ def _ipam_faults(command: CreateNetwork, driver: Driver) -> Iterator[Fault]:
         for index, request in enumerate(requests):
             yield from request_faults(request, f"ipam.pools[{index}]")
     first: dict[int, int] = {}
-    for index, version in enumerate(_versions(requests, _enabled(command.enable_ipv4, command.enable_ipv6))):
+    for index, version in enumerate(versions(requests, enabled(command.enable_ipv4, command.enable_ipv6))):
         where, subnet = f"ipam.pools[{index}].subnet", requests[index].subnet
         shown = str(subnet) if subnet is not None else None
         if not (command.enable_ipv4 if version == 4 else command.enable_ipv6):
@@ -167,40 +183,58 @@ def _said_version(pool: PoolRequest) -> int | None:
     return None
 
 
-def _enabled(ipv4: bool, ipv6: bool) -> list[int]:
+def enabled(ipv4: bool, ipv6: bool) -> list[int]:
+    """Return the IP versions that a network has."""
     return [version for version, on in ((4, ipv4), (6, ipv6)) if on]
 
 
-def _versions(requests: Sequence[PoolRequest], enabled: Sequence[int]) -> list[int]:
-    """Return the IP version of each pool; those that say none are of the enabled families that no other is of."""
+def versions(requests: Sequence[PoolRequest], families: Sequence[int]) -> list[int]:
+    """Return the IP version of each pool; those that say none are of those families that no other is of."""
     said = [_said_version(request) for request in requests]
-    still_open = [version for version in enabled if version not in said]
-    default = enabled[0] if enabled else 4
+    still_open = [version for version in families if version not in said]
+    default = families[0] if families else 4
     return [version or (still_open.pop(0) if still_open else default) for version in said]
 
 
 def _wanted(command: CreateNetwork) -> list[PoolRequest]:
     """Return the pools asked for, and one for each enabled family that has none."""
     requests = command.ipam.pools
-    enabled = _enabled(command.enable_ipv4, command.enable_ipv6)
-    versions = _versions(requests, enabled)
-    return [*requests, *(PoolRequest() for version in enabled if version not in versions)]
+    families = enabled(command.enable_ipv4, command.enable_ipv6)
+    said = versions(requests, families)
+    return [*requests, *(PoolRequest() for version in families if version not in said)]
 
 
 def wanted_versions(network: NetworkBody) -> list[int]:
     """Return the IP version of each wanted pool, in order."""
-    return _versions(network.wanted, _enabled(network.enable_ipv4, network.enable_ipv6))
+    return versions(network.wanted, enabled(network.enable_ipv4, network.enable_ipv6))
 
 
-def matches(network: NetworkBody, filters: dict[str, list[str | bool]], *, endpoints: int) -> bool:
-    """Say whether a network passes all filters; of each filter any value."""
+def dns_faults(dns: NetworkDns) -> list[Fault]:
+    """Say what of a network's DNS settings cannot be."""
+    faults = []
+    for domain, servers in dns.domains.items():
+        field = f"dns.domains.{domain}"
+        if not DOMAIN.fullmatch(domain):
+            faults.append(Fault(field=field, value=domain, reason=f"{domain!r} is no domain name"))
+        if not servers:
+            faults.append(Fault(field=field, value=[], reason=f"domain {domain!r} needs at least one server"))
+        faults += [
+            Fault(field=field, value=str(server), reason=f"{server} is no address of a server")
+            for server in servers
+            if server.is_multicast or server.is_unspecified
+        ]
+    return faults
+
+
+def matches(network: NetworkBody, filters: dict[str, list[str | bool]], *, used: bool) -> bool:
+    """Say whether a network passes all filters; of each filter any value. One that nothing uses is dangling."""
     tests: dict[str, Callable[[str | bool], bool]] = {
         "name": lambda value: str(value) in network.name,
         "id": lambda value: network.id.startswith(str(value)),
         "driver": lambda value: value == network.driver,
         "scope": lambda value: value == network.scope,
         "label": lambda value: has_label(network.labels, str(value)),
-        "dangling": lambda value: (endpoints == 0 and not network.predefined) == parse_bool(str(value)),
+        "dangling": lambda value: (not used and not network.predefined) == parse_bool(str(value)),
     }
     return all(any(tests[name](value) for value in values) for name, values in filters.items())
 

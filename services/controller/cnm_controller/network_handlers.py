@@ -1,34 +1,45 @@
 """Answers for networks."""
 
-from collections.abc import Sequence
+import dataclasses
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from cnm.bus import Route
-from cnm.errors import Conflict, Forbidden, NotFound
+from cnm.errors import CnmError, Conflict, Forbidden, NotFound, Timeout, Unavailable
+from cnm.messages.bridge import CountDrops
 from cnm.messages.message import Command, Empty
 from cnm.messages.network import (
+    CountNetworkDrops,
     CreateNetwork,
     DeleteNetwork,
+    Filters,
     GetNetwork,
     ListNetworks,
     Network,
     Networks,
+    NodeDrops,
     Pruned,
     PruneNetworks,
+    ShownDrops,
+    UpdateNetwork,
 )
 from cnm.store import Changes, Claims, Stale
 from cnm_controller.addressing import release
-from cnm_controller.attach import ensure_on, remove_from
+from cnm_controller.attach import ensure_on, node_warnings, remove_from
+from cnm_controller.configuration import refuse_in_use
 from cnm_controller.controller import Controller
 from cnm_controller.detach import detach
-from cnm_controller.documents import EndpointBody, NetworkBody, read
+from cnm_controller.documents import EndpointBody, NetworkBody, config_users, listed, read
 from cnm_controller.events import event
 from cnm_controller.ledger import Read
-from cnm_controller.network import check_create, check_filters, decide_create, matches
+from cnm_controller.network import check_create, check_filters, decide_create, decide_from, matches
+from cnm_controller.network_change import check_update
+from cnm_controller.network_update import update_network
+from cnm_controller.options import parse_bool
 from cnm_controller.pools import count_pools, driver_of, with_pools
-from cnm_controller.ports import NodeState
 from cnm_controller.sagas import until_fresh
 from cnm_controller.specs import bridge_name
 from cnm_controller.views import network_view
@@ -42,41 +53,61 @@ async def create_network(command: CreateNetwork, *, controller: Controller) -> N
 
     Raises:
         Invalid, Forbidden, Unsupported: see ``decide_create``.
+        NotFound: there is no such configuration network.
         Conflict: the name, the bridge or a pool is taken; the message names the holder.
         Exhausted: no predefined pool is left.
         Unavailable: its IPAM driver was not heard of lately.
     """
-    network = decide_create(command, id=controller.new_id(), now=controller.now())
+
+    async def attempt() -> Network:
+        id, now = controller.new_id(), controller.now()
+        network = decide_create(command, id=id, now=now)
+        if command.config_from is None:
+            return await _create(network, None, controller)
+        source = await controller.ledger.network(command.config_from)
+        return await _create(decide_from(command, source.body, id=id, now=now), source, controller)
+
+    return await until_fresh(attempt)
+
+
+async def _create(network: NetworkBody, source: Read[NetworkBody] | None, controller: Controller) -> Network:
+    """Make a network that was decided on, from its configuration network if it has one."""
+    claims = Claims(
+        exclusive=(f"network:{network.id}", f"name:network/{network.name}"),
+        shared=(f"network:{source.body.id}",) if source else (),
+        unchanged=(source.document,) if source else (),
+        unique=(("network", "", network.name),),
+    )
+    if network.config_only:
+        return await _create_configuration(network, claims, controller)
     await driver_of(network, controller)
     nodes = await controller.nodes.every()
     ready = controller.bridging(nodes)
     bridge = bridge_name(network)
-    claims = Claims(
-        exclusive=(f"network:{network.id}", f"name:network/{network.name}", f"bridge:{bridge}"),
-        unique=(("network", "", network.name),),
-    )
+    claims = dataclasses.replace(claims, exclusive=(*claims.exclusive, f"bridge:{bridge}"))
     undo = (release(network, network.id, unused=True), remove_from(ready, network))
     async with controller.sagas.begin("network.create", claims, undo, label=f"network {network.name!r}") as saga:
         for holder in await controller.ledger.store.every("network", index=f"bridge-name:{bridge}"):
             reason = f"bridge {bridge!r}, wanted by network {network.name!r}, belongs to network {holder.name!r}"
             raise Conflict(reason, holder=holder.id)
         network, warnings = await with_pools(network, saga)
-        await saga.run(*ensure_on(ready, network))
+        steps = ensure_on(ready, network)
+        warnings += node_warnings(steps, await saga.run(*steps))
         usages = await count_pools(controller, [network])
         events = (event("network", "created", network.id, network_view(network, 1, [], usages)),)
         await saga.commit(Changes(puts=(network.document(),), events=events))
-    return network_view(network, 1, [], usages, [*warnings, *_warnings(network, ready)])
+    absent = [] if ready else ["no node's bridge driver is there: the bridge is made when one is"]
+    return network_view(network, 1, [], usages, [*warnings, *absent])
 
 
-def _warnings(network: NetworkBody, ready: Sequence[NodeState]) -> list[str]:
-    """Say what of a network is not as a client may think."""
-    warnings = []
-    if not ready:
-        warnings.append("no node's bridge driver is there: the bridge is made when one is")
-    if network.dns.domains:
-        shown = ", ".join(sorted(network.dns.domains))
-        warnings.append(f"dns.domains is kept but not served yet, names under {shown} go to the other servers")
-    return warnings
+async def _create_configuration(network: NetworkBody, claims: Claims, controller: Controller) -> Network:
+    """Keep a configuration: no driver, no addresses, no node."""
+    async with controller.sagas.begin("network.create", claims, label=f"network {network.name!r}") as saga:
+        shown = network_view(network, 1, [])
+        await saga.commit(
+            Changes(puts=(network.document(),), events=(event("network", "created", network.id, shown),))
+        )
+    return shown
 
 
 async def get_network(command: GetNetwork, *, controller: Controller) -> Network:
@@ -105,10 +136,12 @@ async def list_networks(command: ListNetworks, *, controller: Controller) -> Net
         endpoints.setdefault(document.scope, []).append(read(EndpointBody, document))
     revisions = {document.id: document.revision for document in documents["network"]}
 
-    def passes(network: NetworkBody) -> bool:
-        return matches(network, command.filters, endpoints=len(endpoints.get(network.id, ())))
-
     every = [read(NetworkBody, document) for document in documents["network"]]
+    used = {*endpoints, *(network.config_id for network in every)}
+
+    def passes(network: NetworkBody) -> bool:
+        return matches(network, command.filters, used=network.id in used)
+
     bodies = window(every, passes, after=command.after, limit=command.limit)
     usages = await count_pools(controller, bodies)
     return Networks(
@@ -123,15 +156,17 @@ async def delete_network(command: DeleteNetwork, *, controller: Controller) -> E
 
     Raises:
         NotFound: there is none.
-        Forbidden: it is predefined, or has endpoints; the message lists them.
+        Forbidden: it is predefined, has endpoints, or is a configuration in use; the message lists by what.
     """
 
     async def attempt() -> Empty:
         found = await controller.ledger.network(command.network, endpoints=True)
         if found.body.predefined:
             raise Forbidden(f"network {found.body.name!r} is predefined and cannot be deleted")
+        if found.body.config_only:
+            return await _delete_configuration(controller, found)
         if found.endpoints and not command.force:
-            raise Forbidden(f"network {found.body.name!r} has endpoints: {_listed(found.endpoints)}")
+            raise Forbidden(f"network {found.body.name!r} has endpoints: {listed(found.endpoints)}")
         for endpoint in found.endpoints:
             with suppress(NotFound):  # somebody else was faster
                 await detach(controller, endpoint.id, found.body.id, delete=True)
@@ -140,9 +175,17 @@ async def delete_network(command: DeleteNetwork, *, controller: Controller) -> E
     return await until_fresh(attempt)
 
 
-def _listed(endpoints: Sequence[EndpointBody]) -> str:
-    shown = [f"{endpoint.name!r} ({endpoint.id[:12]})" for endpoint in endpoints[:20]]
-    return ", ".join(shown) + (f" and {len(endpoints) - 20} more" if len(endpoints) > 20 else "")
+async def _delete_configuration(controller: Controller, found: Read[NetworkBody]) -> Empty:
+    """Forget a configuration that no network was made from; who makes one now waits, and then finds it gone."""
+    config = found.body
+    claims = Claims(exclusive=(f"network:{config.id}", f"name:network/{config.name}"), unchanged=(found.document,))
+    async with controller.sagas.begin("network.delete", claims, label=f"network {config.name!r}") as saga:
+        users = await controller.ledger.store.every("network", index=config_users(config.id))
+        refuse_in_use(config, [read(NetworkBody, user) for user in users])
+        shown = network_view(config, found.document.revision, [])
+        events = (event("network", "deleted", config.id, shown),)
+        await saga.commit(Changes(deletes=(found.document,), events=events))
+    return Empty()
 
 
 async def _delete_empty(controller: Controller, found: Read[NetworkBody], *, again: bool) -> Empty:
@@ -158,7 +201,7 @@ async def _delete_empty(controller: Controller, found: Read[NetworkBody], *, aga
         if left and again:
             raise Stale  # one more joined meanwhile: it has to leave first, too
         if left:
-            raise Forbidden(f"network {network.name!r} has endpoints: {_listed(left)}")
+            raise Forbidden(f"network {network.name!r} has endpoints: {listed(left)}")
         await saga.run(*remove_from(nodes, network))
         shown = network_view(network, found.document.revision, [])
         changes = Changes(
@@ -176,17 +219,48 @@ async def prune_networks(command: PruneNetworks, *, controller: Controller) -> P
     Raises:
         Invalid: a filter is unknown.
     """
-    listed = await list_networks(ListNetworks(filters=command.filters), controller=controller)
-    deleted = []
-    for network in listed.networks:
-        if network.endpoints or network.name in ("none", "host", "bridge"):
-            continue
+    check_filters(command.filters, FILTERS)
+    if not any(parse_bool(str(value)) for value in command.filters.get("dangling", [True])):
+        return Pruned(deleted=[])
+    filters: Filters = {**command.filters, "dangling": [True]}
+    found = (await list_networks(ListNetworks(filters=filters), controller=controller)).networks
+    deleted: list[str] = []
+    failures: list[tuple[str, CnmError]] = []
+    for network in found:
         try:
             await delete_network(DeleteNetwork(network=network.id), controller=controller)
         except (Forbidden, NotFound, Conflict):
             continue  # it came into use, or somebody else deleted it
-        deleted.append(network.id)
-    return Pruned(deleted=deleted)
+        except CnmError as error:
+            failures.append((network.name, error))
+        else:
+            deleted.append(network.id)
+    if failures and not deleted:
+        raise failures[0][1]
+    warnings = [f"network {name!r} was not deleted: {error.message}" for name, error in failures]
+    return Pruned(deleted=deleted, warnings=warnings or msgspec.UNSET)
+
+
+async def count_drops(command: CountNetworkDrops, *, controller: Controller) -> ShownDrops:
+    """Count what was refused or dropped of a network, and why; a node that does not answer is warned of.
+
+    Raises:
+        NotFound: there is no such network.
+    """
+    network = (await controller.ledger.network(command.network)).body
+    found: list[NodeDrops] = []
+    warnings: list[str] = []
+    for node in controller.bridging(await controller.nodes.every()) if network.driver == "bridge" else ():
+        try:
+            counted = await controller.bus.ask(CountDrops(network_id=network.id), node=node.name)
+        except (Unavailable, Timeout) as error:
+            warnings.append(f"node {node.name!r} does not tell: {error.message}")
+            continue
+        found += [
+            NodeDrops(node=node.name, reason=each.reason, about=each.about, packets=each.packets, bytes=each.bytes)
+            for each in counted.drops
+        ]
+    return ShownDrops(drops=found, warnings=warnings or msgspec.UNSET)
 
 
 def routes(controller: Controller) -> tuple[Route, ...]:
@@ -199,6 +273,8 @@ def routes(controller: Controller) -> tuple[Route, ...]:
         route(CreateNetwork, create_network, once=True, check=check_create),
         route(GetNetwork, get_network),
         route(ListNetworks, list_networks),
+        route(UpdateNetwork, update_network, once=True, check=check_update),
         route(DeleteNetwork, delete_network, once=True),
         route(PruneNetworks, prune_networks, once=True),
+        route(CountNetworkDrops, count_drops),
     )

@@ -1,29 +1,34 @@
 """Answers about nodes, for clients and for the nodes' workers."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
 from cnm.bus import Route
 from cnm.errors import Invalid, NotFound
-from cnm.messages.message import Command, Empty
+from cnm.messages.drift import Difference, ReportDrift
+from cnm.messages.message import Command, Empty, to_builtins
+from cnm.messages.names import CountNames
 from cnm.messages.node import (
     BridgeSlice,
     GetBridgeSlice,
     GetNameSlice,
     GetNode,
+    GetNodeDns,
     GetPortSlice,
     GetSandboxSlice,
     Heartbeat,
     ListNodes,
     NameSlice,
     Node,
+    NodeDns,
     Nodes,
     NodeWorker,
     PortSlice,
     SandboxSlice,
 )
+from cnm.store import Changes, Claims
 from cnm_controller import slices
 from cnm_controller.controller import SEEN_WITHIN, Controller, alive, is_ready
 from cnm_controller.documents import EndpointBody, SandboxBody, read
@@ -71,6 +76,18 @@ async def list_nodes(command: ListNodes, *, controller: Controller) -> Nodes:
     )
 
 
+async def get_node_dns(command: GetNodeDns, *, controller: Controller) -> NodeDns:
+    """Show what the embedded DNS of a node did.
+
+    Raises:
+        NotFound: no node of that name ever reported.
+        Unavailable: its resolver does not answer.
+    """
+    if command.node not in [node.name for node in await controller.nodes.every()]:
+        raise NotFound(f"no node {command.node!r}")
+    return NodeDns(node=command.node, dns=await controller.bus.ask(CountNames(), node=command.node))
+
+
 def _view(node: NodeState, controller: Controller, sandboxes: int, endpoints: int) -> Node:
     now = controller.now()
     up = alive(node, now)
@@ -111,6 +128,27 @@ async def heartbeat(command: Heartbeat, *, controller: Controller) -> Empty:
     return Empty()
 
 
+async def report_drift(command: ReportDrift, *, controller: Controller) -> Empty:
+    """Publish what a worker found to differ: of each object ``drift.found``, then ``drift.repaired``."""
+    events = [
+        event("drift", participle, about, shown, node=command.node, id=f"{command.id}-{number}-{participle}")
+        for number, (about, found) in enumerate(_by_object(command.differences).items())
+        for participle, differences in (("found", found), ("repaired", [each for each in found if each.repaired]))
+        if differences
+        for shown in [{"id": about, "about": found[0].about, "differences": to_builtins(differences)}]
+    ]
+    async with controller.sagas.begin("drift", Claims(), ((),), label="drift") as saga:
+        await saga.commit(Changes(events=tuple(events)))
+    return Empty()
+
+
+def _by_object(differences: Iterable[Difference]) -> dict[str, list[Difference]]:
+    found: dict[str, list[Difference]] = {}
+    for each in differences:
+        found.setdefault(each.id, []).append(each)
+    return found
+
+
 async def _slice(
     command: GetBridgeSlice | GetSandboxSlice | GetPortSlice | GetNameSlice,
     *,
@@ -133,8 +171,10 @@ def routes(controller: Controller) -> tuple[Route, ...]:
 
     return (
         route(GetNode, get_node),
+        route(GetNodeDns, get_node_dns),
         route(ListNodes, list_nodes),
         route(Heartbeat, heartbeat),
+        route(ReportDrift, report_drift),
         route(GetBridgeSlice, _slice, unchanged=BridgeSlice, derive=slices.bridge_slice),
         route(GetSandboxSlice, _slice, unchanged=SandboxSlice, derive=slices.sandbox_slice),
         route(GetPortSlice, _slice, unchanged=PortSlice, derive=slices.port_slice),

@@ -1,8 +1,9 @@
 """Asks the IPAM drivers of networks for pools, and how full they are."""
 
+import asyncio
 from collections.abc import Sequence
 
-from cnm.errors import Unavailable, Unsupported
+from cnm.errors import CnmError, Unavailable, Unsupported
 from cnm.messages.ipam import AllocatedPools, CountPools, PoolUsage
 from cnm_controller.addressing import NULL, check_pools, pools_step
 from cnm_controller.controller import Controller
@@ -10,6 +11,9 @@ from cnm_controller.documents import NetworkBody
 from cnm_controller.drivers import IPAM_DRIVERS
 from cnm_controller.ports import IpamDriver
 from cnm_controller.sagas import BUILT_IN, Saga, Step
+
+COUNT_PATIENCE_S = 1.0
+"""How long networks are not shown for want of a stranger's counts."""
 
 
 async def driver_of(network: NetworkBody, controller: Controller) -> IpamDriver | None:
@@ -42,19 +46,21 @@ async def with_pools(network: NetworkBody, saga: Saga) -> tuple[NetworkBody, lis
 
 
 async def count_pools(controller: Controller, networks: Sequence[NetworkBody]) -> dict[str, PoolUsage]:
-    """Count the pools of networks; by pool id. What a driver that is away would say is left out."""
+    """Count the pools of networks; by pool id. What a stranger's driver does not say, or not soon, is left out."""
     by_driver: dict[str, list[str]] = {}
     for network in networks:
-        by_driver.setdefault(network.ipam_driver, []).extend(pool.pool_id for pool in network.pools)
-    found: dict[str, PoolUsage] = {}
-    for driver, pool_ids in by_driver.items():
-        if not pool_ids:
-            continue
-        try:
-            counted = await controller.sagas.send(Step(command=CountPools(pool_ids=pool_ids), ipam_driver=driver))
-        except Unavailable:
-            if driver == BUILT_IN:
-                raise
-            continue
-        found |= {usage.pool_id: usage for usage in counted.usages}
-    return found
+        if network.pools:
+            by_driver.setdefault(network.ipam_driver, []).extend(pool.pool_id for pool in network.pools)
+    counted = await asyncio.gather(*(_count(controller, *each) for each in by_driver.items()))
+    return {usage.pool_id: usage for usages in counted for usage in usages}
+
+
+async def _count(controller: Controller, driver: str, pool_ids: list[str]) -> Sequence[PoolUsage]:
+    asking = controller.sagas.send(Step(command=CountPools(pool_ids=pool_ids), ipam_driver=driver))
+    if driver == BUILT_IN:
+        return (await asking).usages  # type: ignore[no-any-return]  # it is PoolUsages by declaration
+    try:
+        async with asyncio.timeout(COUNT_PATIENCE_S):
+            return (await asking).usages  # type: ignore[no-any-return]  # as above
+    except (CnmError, TimeoutError):
+        return ()

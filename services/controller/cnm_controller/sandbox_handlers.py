@@ -62,15 +62,15 @@ async def create_sandbox(command: CreateSandbox, *, controller: Controller) -> S
     )
     async with controller.sagas.begin("sandbox.create", claims, undo, label=sandbox_label(sandbox)) as saga:
         if sandbox.netns is not None:
-            await _refuse_adopted_twice(controller, sandbox)
+            await refuse_adopted_twice(controller, sandbox)
         first = [Step(command=EnsureSandbox(sandbox=spec), node=node.name)]
         if sandbox.requests:
             check = CheckPorts(sandbox_id=sandbox.id, label=sandbox_label(sandbox), requests=sandbox.requests)
             first.append(Step(command=check, node=node.name))
         await saga.run(*first)
-        if not sandbox.use_default_sandbox:
-            serve = UpdateNames(sandbox=resolver_sandbox(sandbox, ()))
-            await saga.run(Step(command=serve, node=node.name))
+        served = resolver_sandbox(sandbox, ())
+        if served is not None:
+            await saga.run(Step(command=UpdateNames(sandbox=served), node=node.name))
         shown = sandbox_view(sandbox, 1, (), {})
         events = (event("sandbox", "created", sandbox.id, shown, node=node.name),)
         await saga.commit(Changes(puts=(sandbox.document(),), events=events))
@@ -79,7 +79,12 @@ async def create_sandbox(command: CreateSandbox, *, controller: Controller) -> S
     return shown
 
 
-async def _refuse_adopted_twice(controller: Controller, sandbox: SandboxBody) -> None:
+async def refuse_adopted_twice(controller: Controller, sandbox: SandboxBody) -> None:
+    """Refuse a namespace that another sandbox has adopted by the same path.
+
+    Raises:
+        Conflict: the message names the sandbox.
+    """
     index = f"netns:{sandbox.node}:{sandbox.netns}"
     for holder in await controller.ledger.store.every("sandbox", index=index):
         reason = f"namespace {sandbox.netns} is adopted by sandbox {holder.name!r} already"

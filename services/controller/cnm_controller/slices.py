@@ -60,7 +60,7 @@ def bridge_slice(state: NodeState) -> BridgeSlice:
             attachment(sandbox, each, joined)
             for sandbox, joined in state.sandboxes
             for each in joined
-            if each.network.driver == "bridge"
+            if each.network.driver == "bridge" and not sandbox.pending
         ],
         busy=state.busy,
     )
@@ -87,14 +87,12 @@ def name_slice(state: NodeState) -> NameSlice:
     return NameSlice(
         clock=state.clock,
         sandboxes=[
-            resolver_sandbox(sandbox, joined)
-            for sandbox, joined in state.sandboxes
-            if not sandbox.use_default_sandbox
+            served for sandbox, joined in state.sandboxes if (served := resolver_sandbox(sandbox, joined)) is not None
         ],
         zones=[zone(network) for network in state.networks if network.driver == "bridge"],
         records=[
-            record(each.endpoint)
-            for _, joined in state.sandboxes
+            record(each.endpoint, sandbox)
+            for sandbox, joined in state.sandboxes
             for each in joined
             if each.network.driver == "bridge"
         ],

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from cnm.bus import Route
 from cnm.errors import Conflict
 from cnm.messages.ipam_driver import AnnounceDriver
@@ -11,6 +13,7 @@ from cnm.messages.system import CheckSystem, GetSystemInfo, SystemCheck, SystemI
 from cnm.version import VERSION
 from cnm_controller import bookkeeping
 from cnm_controller.accounts import WORKER
+from cnm_controller.comparison import compare_nodes
 from cnm_controller.controller import Controller
 from cnm_controller.drivers import DRIVERS, IPAM_DRIVERS
 from cnm_controller.ports import IpamDriver
@@ -34,9 +37,14 @@ async def system_info(_: GetSystemInfo, *, controller: Controller) -> SystemInfo
 
 
 async def check_system(command: CheckSystem, *, controller: Controller) -> SystemCheck:
-    """Compare what networks and endpoints should hold of IPAM with what they hold, and settle it when asked to."""
-    found = await bookkeeping.check(controller, repair=command.repair)
-    return SystemCheck(differences=found, compared=[WORKER])
+    """Compare what should be with what is, in IPAM's books and on every node, and mend it when asked to."""
+    books = await bookkeeping.check(controller, repair=command.repair)
+    nodes = await compare_nodes(controller, repair=command.repair)
+    return SystemCheck(
+        differences=[*books, *nodes.differences],
+        compared=[WORKER, *nodes.workers],
+        warnings=list(nodes.warnings) or msgspec.UNSET,
+    )
 
 
 async def announce_driver(command: AnnounceDriver, *, controller: Controller) -> Empty:

@@ -6,10 +6,11 @@ import msgspec
 
 from cnm.messages.endpoint import DriverInfo, Endpoint
 from cnm.messages.ipam import PoolUsage
-from cnm.messages.network import Network, NetworkEndpoint, NetworkIpam, NetworkPool
+from cnm.messages.network import Network, NetworkEndpoint, NetworkIpam, NetworkPool, PoolRequest
 from cnm.messages.sandbox import Sandbox
+from cnm.types import Interface
 from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody
-from cnm_controller.specs import Joined, gateway_of, leading_out
+from cnm_controller.specs import Joined, gateway_of, leading_out, routed_bindings
 
 NO_USAGE: Mapping[str, PoolUsage] = {}
 
@@ -33,6 +34,7 @@ def network_view(
         )
         for pool in network.pools
     ]
+    pools += [_held_pool(request) for request in network.wanted if network.config_only and request.subnet is not None]
     return Network(
         id=network.id,
         name=network.name,
@@ -42,8 +44,8 @@ def network_view(
         internal=network.internal,
         attachable=network.attachable,
         ingress=network.ingress,
-        config_only=False,
-        config_from=None,
+        config_only=network.config_only,
+        config_from=network.config_from,
         enable_ipv4=network.enable_ipv4,
         enable_ipv6=network.enable_ipv6,
         ipam=NetworkIpam(driver=network.ipam_driver, options=network.ipam_options, pools=pools),
@@ -66,15 +68,26 @@ def network_view(
     )
 
 
+def _held_pool(request: PoolRequest) -> NetworkPool:
+    """Show a pool that a configuration network holds for others: nothing of it is reserved."""
+    return NetworkPool(**{name: getattr(request, name) for name in request.__struct_fields__})
+
+
 def endpoint_view(
-    endpoint: EndpointBody, network: NetworkBody | None, revision: int, warnings: Sequence[str] = ()
+    endpoint: EndpointBody,
+    network: NetworkBody | None,
+    revision: int,
+    warnings: Sequence[str] = (),
+    *,
+    home: SandboxBody | None = None,
 ) -> Endpoint:
-    """Show an endpoint; its gateways are those of its network once it has joined."""
+    """Show an endpoint; its gateways are those of its network once it has joined, and it has ports at ``home``."""
     joined = endpoint.sandbox_id is not None
 
-    def gateway(version: int, address: object) -> str | None:
-        found = gateway_of(network, version) if network is not None and joined and address is not None else None
-        return _text(found)
+    def gateway(version: int, address: Interface | None) -> str | None:
+        if network is None or not joined or address is None:
+            return None
+        return _text(gateway_of(network, version, address))
 
     return Endpoint(
         id=endpoint.id,
@@ -92,10 +105,25 @@ def endpoint_view(
         aliases=endpoint.aliases,
         dns_names=endpoint.dns_names(),
         state="joined" if joined else "created",
-        driver_info=DriverInfo(host_ifname=endpoint.host_ifname),
+        driver_info=_driver_info(endpoint, network, home),
         labels=endpoint.labels,
         revision=revision,
+        link_local_addresses=endpoint.link_local or msgspec.UNSET,
+        routes=endpoint.routes or msgspec.UNSET,
+        links=endpoint.links or msgspec.UNSET,
         warnings=list(warnings) or msgspec.UNSET,
+    )
+
+
+def _driver_info(endpoint: EndpointBody, network: NetworkBody | None, home: SandboxBody | None) -> DriverInfo:
+    if home is None or endpoint.sandbox_id is None:
+        return DriverInfo(host_ifname=endpoint.host_ifname)
+    own = {address.ip for address in (endpoint.ipv4, endpoint.ipv6) if address is not None}
+    routed = routed_bindings(home, [Joined(endpoint=endpoint, network=network)]) if network is not None else []
+    return DriverInfo(
+        host_ifname=endpoint.host_ifname,
+        exposed_ports=home.exposed_ports or msgspec.UNSET,
+        ports=[*(each for each in home.bound if each.container_ip in own), *routed] or msgspec.UNSET,
     )
 
 
@@ -118,7 +146,7 @@ def sandbox_view(
         domainname=sandbox.domainname,
         extra_hosts=sandbox.extra_hosts,
         dns=sandbox.dns,
-        ports=sandbox.bound,
+        ports=[*sandbox.bound, *routed_bindings(sandbox, joined)],
         exposed_ports=sandbox.exposed_ports,
         use_default_sandbox=sandbox.use_default_sandbox,
         sysctls=sandbox.sysctls,
@@ -126,7 +154,10 @@ def sandbox_view(
         key=sandbox.key,
         hosts_path=sandbox.hosts_path,
         resolv_conf_path=sandbox.resolv_conf_path,
-        endpoints=[endpoint_view(each.endpoint, each.network, revisions.get(each.endpoint.id, 0)) for each in joined],
+        endpoints=[
+            endpoint_view(each.endpoint, each.network, revisions.get(each.endpoint.id, 0), home=sandbox)
+            for each in joined
+        ],
         gateway_ipv4=leader4.endpoint.id if leader4 else None,
         gateway_ipv6=leader6.endpoint.id if leader6 else None,
         revision=revision,

@@ -3,25 +3,29 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from cnm.bus import Route
+from cnm.messages.drift import CompareBridges
 from cnm.messages.node import BridgeSlice, GetBridgeSlice
 from cnm.worker import Converging, Service, Worker, reporting, run
+from cnm_driver_bridge.config import Config
 from cnm_driver_bridge.driver import open_driver
 
 
 @asynccontextmanager
 async def build(worker: Worker) -> AsyncIterator[Service]:
     """Wire the driver: its kernel first, then make everything stand, then answer."""
-    async with open_driver() as driver:
+    async with open_driver(Config(firewall=worker.settings.firewall)) as driver:
 
         async def fetch(known_clock: int | None) -> BridgeSlice:
             driver.asking()
             return await worker.bus.ask(GetBridgeSlice(node=worker.settings.node, known_clock=known_clock))
 
-        converging = Converging(fetch=fetch, apply=driver.converge)
+        converging = Converging(worker, fetch, driver.converge, look=driver.compare, suspect_all=driver.suspect_all)
         await converging.first()
         worker.tasks.create_task(converging.keep())
         async with reporting(worker):
-            yield Service(routes=driver.routes())
+            compare = Route(command=CompareBridges, handler=converging.compare)
+            yield Service(routes=[*driver.routes(), compare])
 
 
 def main() -> None:

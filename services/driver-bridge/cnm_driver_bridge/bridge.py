@@ -8,7 +8,7 @@ breaks hairpin).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Interface
 from typing import Literal
@@ -21,6 +21,9 @@ from cnm.types import Interface
 MARK = "cnm:"
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")
 ROUTER_LINK_LOCAL = IPv6Interface("fe80::1/64")
+
+ADDRESS_PROTOCOL = 0x43
+"""Marks the addresses that we give to a user's bridge, so that they go with the network, and no others."""
 
 FORWARDING_V4 = "net/ipv4/ip_forward"
 FORWARDING_V6 = ("net/ipv6/conf/all/forwarding", "net/ipv6/conf/default/forwarding")
@@ -86,15 +89,29 @@ class Setting:
         return f"sysctl -w {self.name.replace('/', '.')}={self.value}"
 
 
+def node_settings(steps: Iterable[str], bridge: str) -> list[str]:
+    """Return which settings of the node itself some steps wrote, such as ``net.ipv4.ip_forward=1``."""
+    written = (step.removeprefix("sysctl -w ") for step in steps if step.startswith("sysctl -w "))
+    return [each for each in written if f".conf.{bridge}." not in each]
+
+
+def opens_forwarding(setting: Setting) -> int | None:
+    """Return the IP version that a setting makes the node forward where it did not, or None."""
+    if setting.value != "1" or setting.previous != "0":
+        return None
+    return {FORWARDING_V4: 4, FORWARDING_V6[0]: 6}.get(setting.name)
+
+
 BridgeStep = CreateBridge | SetLink | AddAddress | DeleteLink | DeleteAddress | Setting
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeFound:
-    """What stands of a bridge; ``settings`` holds those that exist, by name."""
+    """What stands; ``given`` are addresses that we gave a user's, ``settings`` those that exist, by name."""
 
     link: Link | None = None
     addresses: frozenset[Interface] = frozenset()
+    given: frozenset[Interface] = frozenset()
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -117,14 +134,19 @@ def _own_settings(network: BridgeNetwork, *, ours: bool) -> Iterator[Setting]:
         yield Setting(f"{v6}/accept_ra", "0", required=network.enable_ipv6)
     if ours or network.enable_ipv6:
         yield Setting(f"{v6}/accept_dad", "0", required=network.enable_ipv6)
-        yield Setting(f"{v6}/disable_ipv6", "0" if network.enable_ipv6 else "1", required=network.enable_ipv6)
+        without = not network.enable_ipv6 or network.ipv6_mode == "isolated"
+        yield Setting(f"{v6}/disable_ipv6", "1" if without else "0", required=network.enable_ipv6)
     if not network.internal:
         # For ports published on 127.0.0.1; a rule drops what comes to 127.0.0.0/8 from the bridge.
         yield Setting(f"{v4}/route_localnet", "1", required=False)
 
 
-def plan_bridge(network: BridgeNetwork, found: BridgeFound) -> tuple[BridgeStep, ...]:
-    """Plan the next steps towards the bridge; none when it stands.
+def plan_bridge(
+    network: BridgeNetwork, found: BridgeFound, gone: Collection[Interface] = ()
+) -> tuple[BridgeStep, ...]:
+    """Plan the next steps towards the bridge, and away from addresses that it had; none when it stands.
+
+    A bridge that a user made keeps those that were there before.
 
     Raises:
         Conflict: the device of that name is no bridge, or is another network's.
@@ -142,6 +164,11 @@ def plan_bridge(network: BridgeNetwork, found: BridgeFound) -> tuple[BridgeStep,
     if found.link is None:
         return (*steps, _create(network))
     steps += _addressing(network, found.link, found.addresses, own=own)
+    steps += (
+        DeleteAddress(found.link.index, address)
+        for address in gone
+        if address in (found.addresses if own else found.given) and address not in network.bridge_addresses
+    )
     if own and network.mtu is not None and found.link.mtu != network.mtu:
         steps.append(SetLink(found.link.index, mtu=network.mtu))
     if not found.link.up:
@@ -181,12 +208,14 @@ def _addressing(
     network: BridgeNetwork, link: Link, present: frozenset[Interface], *, own: bool
 ) -> Iterator[AddAddress]:
     wanted = list(network.bridge_addresses)
-    if own and network.enable_ipv6:
+    if own and network.enable_ipv6 and network.ipv6_mode != "isolated":
         wanted.append(ROUTER_LINK_LOCAL)
     for address in wanted:
         if address not in present:
             scope: Literal["link", "global"] = "link" if address.is_link_local and address.version == 6 else "global"
-            yield AddAddress(link.index, address, scope=scope, exists_ok=True)
+            yield AddAddress(
+                link.index, address, scope=scope, exists_ok=True, protocol=0 if own else ADDRESS_PROTOCOL
+            )
 
 
 def undo(step: BridgeStep) -> BridgeStep | None:
@@ -196,6 +225,8 @@ def undo(step: BridgeStep) -> BridgeStep | None:
             return DeleteLink(name)
         case AddAddress(index=index, interface=interface):
             return DeleteAddress(index, interface)
+        case DeleteAddress(index=index, interface=interface):
+            return AddAddress(index, interface, exists_ok=True)
         case Setting(name=name, value=value, previous=previous) if previous is not None:
             return Setting(name, previous, value, required=False)
         case SetLink(link=link, up=True):

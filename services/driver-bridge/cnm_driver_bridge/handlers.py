@@ -4,14 +4,29 @@ from collections.abc import Sequence
 from functools import partial
 
 from cnm.bus import Route
-from cnm.messages.bridge import EnsureBridge, PlugEndpoint, Plugged, RemoveBridge, UnplugEndpoint
+from cnm.messages.bridge import (
+    CountDrops,
+    Drops,
+    EnsureBridge,
+    EnsuredBridge,
+    NetworkDrops,
+    PlugEndpoint,
+    Plugged,
+    RemoveBridge,
+    UnplugEndpoint,
+)
 from cnm.messages.message import Empty
 from cnm.touched import Touched
+from cnm_driver_bridge.blocks import short
+from cnm_driver_bridge.bridge import node_settings
+from cnm_driver_bridge.frame import REASONS
 from cnm_driver_bridge.ports import Node
 
 
-async def ensure_bridge(command: EnsureBridge, *, node: Node, touched: Touched) -> Empty:
-    """Make a network's bridge and rules stand.
+async def ensure_bridge(
+    command: EnsureBridge, *, node: Node, touched: Touched, warnings: Sequence[str] = ()
+) -> EnsuredBridge:
+    """Make a network's bridge and rules stand, without the addresses that it is to have no more.
 
     Raises:
         Invalid: no bridge could be like that; every fault is listed.
@@ -20,8 +35,8 @@ async def ensure_bridge(command: EnsureBridge, *, node: Node, touched: Touched) 
 
     """
     touched.touch(command.network.network_id)
-    await node.ensure(command.network)
-    return Empty()
+    steps = await node.ensure(command.network, command.gone)
+    return EnsuredBridge(settings=node_settings(steps, command.network.bridge), warnings=list(warnings))
 
 
 async def remove_bridge(command: RemoveBridge, *, node: Node, touched: Touched) -> Empty:
@@ -52,12 +67,24 @@ async def unplug_endpoint(command: UnplugEndpoint, *, node: Node, touched: Touch
     return Empty()
 
 
-def routes(*, node: Node, touched: Touched) -> Sequence[Route]:
+async def count_drops(command: CountDrops, *, node: Node) -> NetworkDrops:
+    """Count what was refused or dropped of a network; of one that has no rules here, nothing."""
+    counted = (await node.drops()).get(short(command.network_id), {})
+    return NetworkDrops(
+        drops=[
+            Drops(reason=reason, about=about, packets=counted[reason][0], bytes=counted[reason][1])
+            for reason, about in REASONS.items()
+            if reason in counted
+        ]
+    )
+
+
+def routes(*, node: Node, touched: Touched, warnings: Sequence[str] = ()) -> Sequence[Route]:
     """Say who answers what; commands about one endpoint, or one network, are answered one after another."""
     return (
         Route(
             command=EnsureBridge,
-            handler=partial(ensure_bridge, node=node, touched=touched),
+            handler=partial(ensure_bridge, node=node, touched=touched, warnings=warnings),
             order_by=lambda command: command.network.network_id,
         ),
         Route(
@@ -75,4 +102,5 @@ def routes(*, node: Node, touched: Touched) -> Sequence[Route]:
             handler=partial(unplug_endpoint, node=node, touched=touched),
             order_by=lambda command: command.endpoint_id,
         ),
+        Route(command=CountDrops, handler=partial(count_drops, node=node)),
     )

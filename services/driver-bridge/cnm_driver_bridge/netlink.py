@@ -8,15 +8,16 @@ import errno
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cnm.errors import CnmError, Conflict, Exhausted, Invalid, Unavailable, Unsupported
 from cnm.kernel import netns, sysctl
 from cnm.kernel.errors import KernelError
-from cnm.kernel.rtnl import DeleteLink, Link, Rtnl, Step
+from cnm.kernel.rtnl import DeleteAddress, DeleteLink, Link, Rtnl, Step
 from cnm.messages.bridge import Attachment, BridgeNetwork
+from cnm.messages.endpoint import StaticRoute
 from cnm.types import Interface
 from cnm_driver_bridge import bridge, plug
 from cnm_driver_bridge.announce import Announcer, ReplaceNeighbour
@@ -40,8 +41,14 @@ class Host:
         self._macs: OrderedDict[tuple[str, Interface], str] = OrderedDict()
         self._standing: dict[str, tuple[BridgeNetwork, int]] = {}
 
-    def ensure(self, network: BridgeNetwork) -> list[str]:
+    def drops(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        """Return what was refused or dropped, packets and bytes, by the network's short id and the reason."""
+        return self._rules.drops()
+
+    def ensure(self, network: BridgeNetwork, gone: Sequence[Interface] = ()) -> list[str]:
         """Make a network's bridge and rules stand; return the steps that it took.
+
+        Addresses that are ``gone`` from the network are taken from its bridge.
 
         Raises:
             Invalid: no bridge could be like that.
@@ -54,9 +61,13 @@ class Host:
         # Rules first: a bridge is never up without them.
         made = self._rules.ensure(network)
         try:
-            return [*made, *self._ensure_link(network)]
+            return [*made, *self._ensure_link(network, gone)]
         except CnmError:
-            if made:
+            standing = self._standing.get(network.network_id)
+            if standing is not None:  # the network was there already, and stays as it was
+                with suppress(CnmError):  # the first error is the one to tell
+                    self._rules.ensure(standing[0])
+            elif made:
                 self._rules.remove(network.network_id)
             raise
 
@@ -70,7 +81,17 @@ class Host:
         self._standing.pop(network.network_id, None)
         self._rules.remove(network.network_id)
         link = self._rtnl.link(network.bridge) if bridge.NAME_PATTERN.fullmatch(network.bridge) else None
+        if link is not None and marked(link) is None:
+            self._take_addresses(network, link)
         return link.index if link is not None and marked(link) == network.network_id else None
+
+    def _take_addresses(self, network: BridgeNetwork, link: Link) -> None:
+        """Take the addresses from a user's bridge that we gave it."""
+        given = (each for each in self._rtnl.addresses(link.index) if each.protocol == bridge.ADDRESS_PROTOCOL)
+        steps = [
+            DeleteAddress(link.index, each.interface) for each in given if each.interface in network.bridge_addresses
+        ]
+        self._rtnl.send(*steps)
 
     def plug(self, attachment: Attachment) -> tuple[str, list[str]]:
         """Plug an endpoint into its sandbox; return the host's interface, and the steps that it took.
@@ -88,6 +109,8 @@ class Host:
         with _namespace(attachment.namespace) as fd:
             standing = self._standing.get(network.network_id)
             taken: list[str] = []
+            if attachment.check_routes:
+                self._check_routes(attachment, fd)
             if standing is None or standing[0] != network:
                 taken += self.ensure(network)
             try:
@@ -101,38 +124,74 @@ class Host:
                     name = self._plug(attachment, fd, sysctls, taken)
         return name, taken
 
-    def mend_endpoint(self, attachment: Attachment) -> list[str]:
-        """Plug an endpoint, or mend what is there; where its namespace is not there yet, only say so."""
-        if not _has_namespace(attachment.namespace):
-            return [f"skipped, {attachment.namespace} is not there yet"]
-        return self.plug(attachment)[1]
+    def _check_routes(self, attachment: Attachment, fd: int) -> None:
+        """Refuse addresses that the namespace has a route to by itself; what is plugged already stays.
 
-    def find(self, endpoint_id: str) -> int | None:
-        """Return the index of an endpoint's link, or None."""
+        Raises:
+            Conflict: the message names the route.
+
+        """
+        if self._find(attachment.endpoint_id) is not None:
+            return
+        with Rtnl.open(fd) as rtnl:
+            found = plug.overlapping(attachment, rtnl.routes())
+        if found is not None:
+            address, route = found
+            message = f"{address.network} of network {attachment.network.name!r} overlaps route {route.destination}"
+            raise Conflict(f"{message} of {attachment.namespace}", namespace=attachment.namespace)
+
+    def mend_endpoint(self, attachment: Attachment) -> list[str]:
+        """Plug an endpoint, or mend what is there; where its namespace is not there yet, leave it."""
+        return self.plug(attachment)[1] if _has_namespace(attachment.namespace) else []
+
+    def compare_rules(
+        self, networks: Sequence[BridgeNetwork], attachments: Sequence[Attachment], keep: Collection[str]
+    ) -> Sequence[str]:
+        """Return what `mend_rules` would do."""
+        return self._rules.compare(networks, attachments, keep)
+
+    def compare_bridge(self, network: BridgeNetwork) -> list[str]:
+        """Return what `ensure_link` would do, as far as it shows now."""
+        return [str(step) for step in bridge.plan_bridge(network, self._look(network))]
+
+    def compare_endpoint(self, attachment: Attachment) -> list[str]:
+        """Return what `mend_endpoint` would do, as far as it shows now."""
+        if not _has_namespace(attachment.namespace):
+            return []
+        link, there = self._find(attachment.endpoint_id), self._rtnl.link(attachment.network.bridge)
+        with _namespace(attachment.namespace) as fd, Rtnl.open(fd) as rtnl:
+            inside = _look_inside(rtnl, attachment)
+        if link is None or inside is None or not _is_pair(link, inside.link):
+            name = next(iter(plug.host_names(attachment.endpoint_id)))
+            return [f"ip link add dev {name} type veth peer name {attachment.ifname} in {attachment.namespace}"]
+        host = plug.plan_host(attachment.endpoint_id, attachment.network, link, bridge=there.index if there else 0)
+        return [str(step) for step in (*host, *plug.plan_inside(attachment, inside))]
+
+    def unplug(self, endpoint_id: str) -> int | None:
+        """Close an endpoint's ports; return the index of the link to delete, or None where there is none."""
+        self._rules.close_ports(endpoint_id)
         link = self._find(endpoint_id)
         return None if link is None else link.index
-
-    def is_gone(self, index: int) -> bool:
-        """Tell whether there is no link of that index."""
-        return self._rtnl.link(index) is None
 
     def links(self) -> list[Link]:
         """Return every link of the host."""
         return self._rtnl.links()
 
-    def mend_rules(self, networks: Sequence[BridgeNetwork], keep: Collection[str]) -> Sequence[str]:
-        """Make exactly the rules of these networks stand, but leave alone those of the ids to keep."""
+    def mend_rules(
+        self, networks: Sequence[BridgeNetwork], attachments: Sequence[Attachment], keep: Collection[str]
+    ) -> Sequence[str]:
+        """Make exactly the rules of these networks and endpoints stand, but leave alone those of the ids to keep."""
         known = {*keep, *(network.network_id for network in networks)}
         self._standing = {identity: found for identity, found in self._standing.items() if identity in known}
-        return self._rules.converge(networks, keep)
+        return self._rules.converge(networks, attachments, keep)
 
-    def _ensure_link(self, network: BridgeNetwork) -> list[str]:
+    def _ensure_link(self, network: BridgeNetwork, gone: Sequence[Interface] = ()) -> list[str]:
         taken: list[str] = []
         applied: list[BridgeStep] = []
         try:
             for _ in range(PLAN_ROUNDS):
                 found = self._look(network)
-                steps = bridge.plan_bridge(network, found)
+                steps = bridge.plan_bridge(network, found, gone)
                 if not steps and found.link is not None:
                     if taken:
                         _await_local(self._rtnl, network.bridge_addresses)
@@ -158,6 +217,7 @@ class Host:
         return BridgeFound(
             link=link,
             addresses=frozenset(address.interface for address in addresses),
+            given=frozenset(each.interface for each in addresses if each.protocol == bridge.ADDRESS_PROTOCOL),
             settings={name: value for name, value in found if value is not None},
         )
 
@@ -165,6 +225,9 @@ class Host:
         if not isinstance(step, Setting):
             self._rtnl.send(step)
             return
+        version = bridge.opens_forwarding(step)
+        if version is not None:
+            self._rules.close_forwarding([version])  # what was not forwarded before us still is not
         try:
             sysctl.write(step.name, step.value)
         except Unsupported:
@@ -178,6 +241,9 @@ class Host:
             return
         try:
             self._carry_out(back)
+            version = bridge.opens_forwarding(step) if isinstance(step, Setting) else None
+            if version is not None:
+                self._rules.reopen_forwarding([version])
         except (CnmError, KernelError):
             return  # the first error is the one to tell; a later pass mends the rest
 
@@ -217,10 +283,11 @@ class Host:
             self._finish_inside(attachment, fd, sysctls, lambda rtnl: rtnl.send(*inside))
             _settle(self._rtnl, made.index)
             _settle(self._rtnl, index)
+            opened = self._rules.open_ports(attachment)
         except (CnmError, KernelError):
             self._rtnl.send(DeleteLink(made.index))
             raise
-        taken += map(str, (*host, *inside))
+        taken += (*map(str, (*host, *inside)), *opened)
 
     def _finish_inside(
         self, attachment: Attachment, fd: int, sysctls: dict[str, str], send: Callable[[Rtnl], object]
@@ -239,10 +306,10 @@ class Host:
     def _tell_neighbours(self, attachment: Attachment) -> None:
         """Tell of addresses that another MAC had when this process last saw them."""
         network, mac = attachment.network, attachment.mac_address.lower()
-        moved: list[Interface] = []
+        moved: list[Interface] = []  # or all of them, where the network says so
         for address in plug.wanted_addresses(attachment):
             key = (network.network_id, address)
-            if self._macs.get(key, mac) != mac:
+            if network.announcements or (network.announcements is None and self._macs.get(key, mac) != mac):
                 moved.append(address)
             self._macs[key] = mac
             self._macs.move_to_end(key)
@@ -252,6 +319,11 @@ class Host:
             index = self._standing[network.network_id][1]
             self._rtnl.send(*(ReplaceNeighbour(index, address.ip, mac) for address in moved))
             self._announcer.announce(network.bridge, mac, moved)
+
+    def announce(self, attachment: Attachment) -> None:
+        """Tell all neighbours of an endpoint's addresses once more."""
+        mac = attachment.mac_address.lower()
+        self._announcer.announce(attachment.network.bridge, mac, plug.wanted_addresses(attachment))
 
     def _clear(self, name: str) -> Link | None:
         """Return the link of a name; one that a crash left half made is deleted first."""
@@ -284,7 +356,7 @@ class Host:
                     _settle(self._rtnl, link.index)
                     _settle(self._rtnl, index)
                     _settle(rtnl, inside.link.index)
-                taken += map(str, (*host_steps, *inner_steps))
+                taken += (*map(str, (*host_steps, *inner_steps)), *self._rules.open_ports(attachment))
                 return link.name
         if link is None:
             if inside is None:  # what stood in the way was the rest of a crash, and is gone
@@ -326,12 +398,14 @@ def _look_inside(rtnl: Rtnl, attachment: Attachment) -> plug.Inside | None:
     if link is None:
         return None
     loopback = rtnl.link(plug.LOOPBACK)
-    defaults = (route for route in rtnl.routes() if route.index == link.index and route.destination.prefixlen == 0)
+    routes = [route for route in rtnl.routes() if route.index == link.index]
+    defaults = (route for route in routes if route.destination.prefixlen == 0)
     return plug.Inside(
         link,
         loopback_up=loopback is not None and loopback.up,
         addresses=frozenset(address.interface for address in rtnl.addresses(link.index)),
         defaults=frozenset(route.gateway for route in defaults if route.gateway is not None),
+        routes=frozenset(StaticRoute(destination=route.destination, gateway=route.gateway) for route in routes),
     )
 
 

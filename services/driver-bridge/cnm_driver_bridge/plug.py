@@ -6,12 +6,13 @@ born in a link group of ours: one of that group without an alias is what a crash
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cnm.errors import Fault, Invalid
-from cnm.kernel.rtnl import AddAddress, AddRoute, CreateVeth, Link, SetBridgePort, SetLink, Step
+from cnm.kernel.rtnl import AddAddress, AddRoute, CreateVeth, Link, Route, SetBridgePort, SetLink, Step
 from cnm.messages.bridge import Attachment, BridgeNetwork
+from cnm.messages.endpoint import StaticRoute
 from cnm.types import Address, Interface
 from cnm_driver_bridge.bridge import mark
 
@@ -101,12 +102,13 @@ def plan_host(endpoint_id: str, network: BridgeNetwork, link: Link, *, bridge: i
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What stands in the sandbox: the endpoint's interface, its addresses, the default routes over it."""
+    """What stands in the sandbox: the endpoint's interface, its addresses, default and other routes over it."""
 
     link: Link
     loopback_up: bool = False
     addresses: frozenset[Interface] = frozenset()
     defaults: frozenset[Address] = frozenset()
+    routes: frozenset[StaticRoute] = frozenset()
 
 
 def newborn(attachment: Attachment, index: int) -> Inside:
@@ -134,7 +136,23 @@ def plan_inside(attachment: Attachment, found: Inside) -> tuple[Step, ...]:
         for gateway in attachment.default_via
         if gateway not in found.defaults and (gateway.version == 4 or needs_ipv6(attachment))
     )
+    steps += (
+        AddRoute(route.destination, gateway=route.gateway, index=index, replace=True)
+        for route in attachment.routes
+        if route not in found.routes and (route.destination.version == 4 or needs_ipv6(attachment))
+    )
     return tuple(steps)
+
+
+def overlapping(attachment: Attachment, routes: Iterable[Route]) -> tuple[Interface, Route] | None:
+    """Return an address of an endpoint whose network overlaps a route of the namespace, with that route; or None."""
+    own = [address for address in attachment.addresses if not address.is_link_local]
+    for route in routes:
+        for address in own:
+            other = route.destination
+            if other.version == address.version and other.prefixlen and other.overlaps(address.network):
+                return address, route
+    return None
 
 
 def _reaches(addresses: tuple[Interface, ...], gateway: Address) -> bool:

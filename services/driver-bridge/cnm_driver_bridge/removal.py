@@ -1,14 +1,17 @@
 """Links on their way out.
 
-Deleting a link takes the kernel 20 ms, nearly all of it waiting after the link is gone and the lock over all links
-is free again. So deletions have threads of their own, attaches never wait for one, and a deletion counts as done when
-the link is no longer to be found. What comes while every thread waits is gathered and deleted as one link group.
+Deleting a link takes the kernel 20 ms and more, nearly all of it waiting after nobody can find the link any more; of
+a bridge, 11 of them under the lock over all links. So deletions have threads of their own, attaches never wait for
+one, and a deletion counts as done when the link is no longer to be found. That is asked for by ``SIOCGIFNAME``, which
+takes no lock; a question by netlink would wait for it. What comes while every thread waits is gathered and deleted as
+one link group.
 """
 
 import asyncio
 import queue
+import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from cnm.kernel.rtnl import DeleteGroup, DeleteLink, Rtnl, SetLink, Step
@@ -24,10 +27,19 @@ def deletions(indices: Sequence[int]) -> tuple[Step, ...]:
     return (*(SetLink(index, group=GROUP) for index in indices), DeleteGroup(GROUP))
 
 
+def is_gone(index: int) -> bool:
+    """Tell whether this thread's namespace has no link of that index."""
+    try:
+        socket.if_indextoname(index)
+    except OSError:
+        return True
+    return False
+
+
 class Removals:
     """Deletes links by their indices, many at once; one socket a thread."""
 
-    def __init__(self, sockets: Sequence[Rtnl], is_gone: Callable[[int], Awaitable[bool]], *, look_s: float) -> None:
+    def __init__(self, sockets: Sequence[Rtnl], *, look_s: float, is_gone: Callable[[int], bool] = is_gone) -> None:
         self._idle: queue.SimpleQueue[Rtnl] = queue.SimpleQueue()
         for rtnl in sockets:
             self._idle.put(rtnl)
@@ -49,7 +61,7 @@ class Removals:
         waiting = asyncio.wrap_future(finished)
         while not waiting.done():
             await asyncio.wait((waiting,), timeout=self._look_s)
-            if not waiting.done() and await self._is_gone(index):
+            if not waiting.done() and self._is_gone(index):
                 waiting.cancel()
                 return
         waiting.result()

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from cnm.bus import Route
+from cnm.errors import NotFound
 from cnm.messages.ipam import (
     AddressLease,
     AddressSpace,
@@ -46,10 +47,20 @@ from cnm_ipam.predefined import Predefined
 from cnm_ipam.wish import PoolWish, options_text, plan, serial_option, wish_of, wishes_of
 
 
-async def list_spaces(_: ListSpaces, *, pools: Pools) -> AddressSpaces:
-    """Show the default spaces, which always exist, and every other one that holds a pool."""
+async def list_spaces(command: ListSpaces, *, pools: Pools) -> AddressSpaces:
+    """Show the default spaces, which always exist, and every other one that holds a pool.
+
+    Raises:
+        NotFound: there is no space ``after``.
+
+    """
     counts = {LOCAL_DEFAULT: 0, GLOBAL_DEFAULT: 0, **dict(sorted((await pools.spaces()).items()))}
-    return AddressSpaces(spaces=[AddressSpace(name=name, pools=count) for name, count in counts.items()])
+    spaces = [AddressSpace(name=name, pools=count) for name, count in counts.items()]
+    if command.after is not None:
+        if command.after not in counts:
+            raise NotFound(f"no space {command.after}", space=command.after)
+        spaces = spaces[list(counts).index(command.after) + 1 :]
+    return AddressSpaces(spaces=spaces[: command.limit])
 
 
 async def request_pool(command: RequestPool, *, pools: Pools, predefined: Predefined) -> RequestedPool:
@@ -180,6 +191,7 @@ async def allocate_pools(command: AllocatePools, *, pools: Pools, predefined: Pr
         holder=Holder(id=command.owner, label=command.owner_label),
         terms=_terms(command),
         fields=[f"ipam.pools[{index}].subnet" for index in range(len(wishes))],
+        dry_run=command.dry_run,
     )
     return AllocatedPools(pools=[_allocated(pool) for pool in reserved], warnings=_warnings(reserved))
 
@@ -257,6 +269,7 @@ async def _reserve(
     holder: Holder,
     terms: Terms,
     fields: Sequence[str],
+    dry_run: bool = False,
 ) -> tuple[ReservedPool, ...]:
     if not wishes:
         return ()
@@ -265,7 +278,7 @@ async def _reserve(
         plan(wish, predefined=predefined, installation=installation, field=field)
         for wish, field in zip(wishes, fields, strict=True)
     ]
-    return await pools.reserve(plans, holder=holder, terms=terms, exclude=exclude)
+    return await pools.reserve(plans, holder=holder, terms=terms, exclude=exclude, dry_run=dry_run)
 
 
 def _terms(command: AllocatePools | ReconcileOwner) -> Terms:

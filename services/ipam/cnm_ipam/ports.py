@@ -85,12 +85,18 @@ class Pools(Protocol):
         ...
 
     async def reserve(
-        self, plans: Sequence[PoolPlan], *, holder: Holder, terms: Terms, exclude: Sequence[Prefix]
+        self,
+        plans: Sequence[PoolPlan],
+        *,
+        holder: Holder,
+        terms: Terms,
+        exclude: Sequence[Prefix],
+        dry_run: bool = False,
     ) -> tuple[ReservedPool, ...]:
         """Reserve of each plan the pool it names, or the next predefined one that is free.
 
         Such a one overlaps no other pool, nothing in ``exclude`` and no route of a node. A holder that asks again
-        gets the same pools.
+        gets the same pools. With ``dry_run`` nothing is reserved, whatever the holder holds.
 
         Raises:
             Conflict: a named pool overlaps another, or an address is taken; the message names the holder.

@@ -41,7 +41,13 @@ class RedisPools:
         return self._known[0]
 
     async def reserve(
-        self, plans: Sequence[PoolPlan], *, holder: Holder, terms: Terms, exclude: Sequence[Prefix]
+        self,
+        plans: Sequence[PoolPlan],
+        *,
+        holder: Holder,
+        terms: Terms,
+        exclude: Sequence[Prefix],
+        dry_run: bool = False,
     ) -> tuple[ReservedPool, ...]:
         """See ``Pools``."""
         request_id, _ = self.script.call_ids()
@@ -54,6 +60,7 @@ class RedisPools:
             installation=await self.installation(),
             exclude=asks.excluded(exclude),
             pools=[asks.pool_want(plan, holder=holder, terms=terms) for plan in plans],
+            **asks.given(dry_run=dry_run or None),
         )
         if answer.error is not None:
             raise answers.pool_error(answer, plans, holder)

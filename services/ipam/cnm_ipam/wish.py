@@ -124,7 +124,7 @@ def _wish(space: str, want: PoolWanted, *, gateways: bool) -> PoolWish:
         size=subnet.prefixlen if subnet is not None and leaves_open(subnet) else None,
         ipv6=want.ipv6 if subnet is None else subnet.version == 6,
         gateway=want.request.gateway,
-        wants_gateway=gateways,
+        wants_gateway=gateways and want.gateway,
         aux_addresses=want.request.aux_addresses,
     )
 
@@ -140,9 +140,10 @@ def plan(wish: PoolWish, *, predefined: Predefined, installation: str, field: st
         return PoolPlan(wish=wish, named=AddressPool(space=wish.space, pool=wish.pool, sub_pool=wish.sub_pool))
     bases = predefined.bases(wish.space, ipv6=wish.ipv6, installation=installation)
     if wish.size is not None:
+        hint = type(bases[0].prefix)((0, wish.size))
         largest = min(base.prefix.prefixlen for base in bases)
         bases = sized(bases, wish.size)
         if not bases:
             reason = f"no predefined pool is as large as /{wish.size}, the largest is /{largest}"
-            raise Invalid.at(field, f"/{wish.size}", reason)
+            raise Invalid.at(field, str(hint), reason)
     return PoolPlan(wish=wish, bases=bases)

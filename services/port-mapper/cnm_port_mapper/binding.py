@@ -5,14 +5,14 @@ sandbox's address of its own family, or to that of the other family, which only 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses
 
 import msgspec
 
-from cnm.errors import Fault, Invalid, Unsupported
+from cnm.errors import Fault, Invalid
 from cnm.messages.sandbox import PortBinding, PortRequest
-from cnm.types import Address, Protocol
+from cnm.types import Address, Prefix, Protocol
 
 LAST_PORT = 65535
 EVERY_IPV4 = IPv4Address("0.0.0.0")  # noqa: S104  # what publishing means
@@ -21,31 +21,52 @@ EVERY_IPV6 = IPv6Address("::")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A port of the host: ``0.0.0.0:8080/tcp``, ``[::1]:53/udp``."""
+    """A port of the host, or ``count`` in a row: ``0.0.0.0:8080/tcp``, ``[::1]:5000-5099/udp``."""
 
     protocol: Protocol
     address: Address
     port: int
+    count: int = 1
 
     def __str__(self) -> str:
         address = f"[{self.address}]" if self.address.version == 6 else self.address
-        return f"{address}:{self.port}/{self.protocol}"
+        end = f"-{self.last}" if self.count > 1 else ""
+        return f"{address}:{self.port}{end}/{self.protocol}"
+
+    @property
+    def last(self) -> int:
+        """Return its last port."""
+        return self.port + self.count - 1
+
+    @property
+    def ports(self) -> range:
+        """Return its ports."""
+        return range(self.port, self.port + self.count)
 
     def overlaps(self, other: "Place") -> bool:
         """Tell whether a connection could mean both; IPv4 and IPv6 never meet."""
         return (
-            self.port == other.port
+            self.port <= other.last
+            and other.port <= self.last
             and self.protocol == other.protocol
             and self.address.version == other.address.version
             and (self.address == other.address or self.address.is_unspecified or other.address.is_unspecified)
         )
 
+    def at(self, port: int) -> "Place":
+        """Return one of its ports alone."""
+        return Place(self.protocol, self.address, port)
+
+    def singles(self) -> Iterator["Place"]:
+        """Yield its ports one by one."""
+        return (self.at(port) for port in self.ports)
+
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """What one bound socket keeps: a place, or a port on every IPv4 and IPv6 address.
+    """What one bound socket a port keeps: a place, or the same ports on every IPv4 and IPv6 address.
 
-    The latter are two places and one descriptor, of which a process may have but so many.
+    The latter are two places and half as many descriptors, of which a process may have but so many.
     """
 
     places: tuple[Place, ...]
@@ -55,9 +76,10 @@ class Seat:
         """Return the protocol of all its places."""
         return self.places[0].protocol
 
-    def overlaps(self, other: "Seat") -> bool:
-        """Tell whether a connection could mean both."""
-        return any(one.overlaps(another) for one in self.places for another in other.places)
+    @property
+    def ports(self) -> range:
+        """Return the ports of each of its places."""
+        return self.places[0].ports
 
 
 def seats_of(places: Iterable[Place]) -> tuple[Seat, ...]:
@@ -65,7 +87,7 @@ def seats_of(places: Iterable[Place]) -> tuple[Seat, ...]:
     wanted = dict.fromkeys(places)
     found = []
     for place in wanted:
-        pair = tuple(Place(place.protocol, address, place.port) for address in (EVERY_IPV4, EVERY_IPV6))
+        pair = tuple(replace(place, address=address) for address in (EVERY_IPV4, EVERY_IPV6))
         if not place.address.is_unspecified or not all(half in wanted for half in pair):
             found.append(Seat((place,)))
         elif place == pair[0]:
@@ -75,10 +97,18 @@ def seats_of(places: Iterable[Place]) -> tuple[Seat, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A port of a sandbox."""
+    """A port of a sandbox, or the first in a row; ``allow`` are the sources that may connect, None is everybody.
+
+    They are of the family of the place that leads here.
+    """
 
     address: Address
     port: int
+    allow: tuple[Prefix, ...] | None = None
+
+    def admits(self, source: Address) -> bool:
+        """Tell whether somebody at an address may connect."""
+        return self.allow is None or any(source in prefix for prefix in self.allow)
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
@@ -88,7 +118,8 @@ class Target:
 class Want:
     """A checked request: ``count`` consecutive ports, the same on every address.
 
-    They lie within ``first`` to ``last``; without these any automatic port will do. ``field`` is where it was asked.
+    They lie within ``first`` to ``last``; without these any automatic port will do. ``field`` is where it was asked;
+    it ``stands`` when the sandbox had it before.
     """
 
     protocol: Protocol
@@ -97,6 +128,8 @@ class Want:
     count: int = 1
     first: int | None = None
     last: int | None = None
+    allow: tuple[Prefix, ...] | None = None
+    stands: bool = field(default=False, compare=False)
     field: str = field(default="", compare=False)
 
     @property
@@ -109,13 +142,9 @@ class Want:
         """Whether any port will do."""
         return self.first is None
 
-    def places_at(self, port: int) -> Iterator[Place]:
-        """Yield the places of one host port."""
-        return (Place(self.protocol, address, port) for address in self.addresses)
-
-    def places(self, first: int) -> Iterator[Place]:
-        """Yield all places if the first host port is this one."""
-        return (place for offset in range(self.count) for place in self.places_at(first + offset))
+    def places(self, first: int) -> tuple[Place, ...]:
+        """Return its places if the first host port is this one, one an address."""
+        return tuple(Place(self.protocol, address, first, self.count) for address in self.addresses)
 
 
 def default_addresses(*, ipv6: bool) -> tuple[Address, ...]:
@@ -128,15 +157,11 @@ def read_requests(requests: Sequence[PortRequest], *, ipv6: bool = True) -> tupl
 
     Raises:
         Invalid: ranges that contradict one another; every fault of every request.
-        Unsupported: a request restricts who may connect.
 
     """
     faults = [fault for place, request in enumerate(requests) for fault in _faults(f"ports[{place}]", request)]
     if faults:
         raise Invalid.of(faults)
-    for place, request in enumerate(requests):
-        if request.allow is not None:
-            raise Unsupported(f"ports[{place}].allow: this port mapper cannot restrict who may connect")
     return tuple(_want(f"ports[{place}]", request, ipv6=ipv6) for place, request in enumerate(requests))
 
 
@@ -151,6 +176,8 @@ def read_bound(bound: Iterable[PortBinding]) -> tuple[Want, ...]:
             first=binding.host_port,
             last=_last(binding.host_port_end, binding.host_port),
             field=f"bound[{place}]",
+            allow=None if binding.allow is msgspec.UNSET else tuple(binding.allow),
+            stands=True,
         )
         for place, binding in enumerate(bound)
         if binding.host_port is not None
@@ -166,7 +193,8 @@ def _want(at: str, request: PortRequest, *, ipv6: bool) -> Want:
     addresses = default_addresses(ipv6=ipv6) if request.host_ip is None else (_plain(request.host_ip),)
     first = request.host_port or None
     last = None if first is None else request.host_port_end or first
-    return Want(request.protocol, addresses, request.container_port, count, first, last, at)
+    allow = None if request.allow is None else tuple(request.allow)
+    return Want(request.protocol, addresses, request.container_port, count, first, last, allow, field=at)
 
 
 def _plain(address: Address) -> Address:
@@ -196,6 +224,18 @@ def _faults(at: str, request: PortRequest) -> Iterator[Fault]:
         yield Fault(field=f"{at}.host_port_end", value=host_last, reason=reason)
 
 
+def _of_family(allow: tuple[Prefix, ...] | None, version: int) -> tuple[Prefix, ...] | None:
+    """Return the sources of a family, in order and none within another: sets of the firewall hold no overlaps."""
+    if allow is None:
+        return None
+    found: tuple[Prefix, ...]
+    if version == 4:
+        found = tuple(collapse_addresses(each for each in allow if isinstance(each, IPv4Network)))
+    else:
+        found = tuple(collapse_addresses(each for each in allow if isinstance(each, IPv6Network)))
+    return found
+
+
 @dataclass(frozen=True)
 class Publication:
     """A sandbox's ports as bound: of each want the first host port, and where everything leads.
@@ -217,8 +257,10 @@ class Publication:
 
     def _lead(self) -> Iterator[tuple[Place, Target]]:
         for want, first in zip(self.wants, self.ports, strict=True):
+            allow = {version: _of_family(want.allow, version) for version in (4, 6)}
             for place in want.places(first):
-                yield place, Target(self._address(place.address.version), want.container_port + place.port - first)
+                version = place.address.version
+                yield place, Target(self._address(version), want.container_port, allow[version])
 
     def _address(self, version: int) -> Address:
         address: Address | None = self.ipv4 or self.ipv6 if version == 4 else self.ipv6 or self.ipv4
@@ -236,6 +278,7 @@ class Publication:
                 container_ip=self._address(address.version),
                 container_port_end=want.container_port + want.count - 1 if want.count > 1 else msgspec.UNSET,
                 host_port_end=first + want.count - 1 if want.count > 1 else msgspec.UNSET,
+                allow=msgspec.UNSET if want.allow is None else list(want.allow),
             )
             for want, first in zip(self.wants, self.ports, strict=True)
             for address in want.addresses

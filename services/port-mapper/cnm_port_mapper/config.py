@@ -17,4 +17,5 @@ class Settings:
     """How long a UDP session of the proxy lives without a datagram (inventory section 45)."""
 
     udp_sessions: int = 4096
+    firewall: bool = True
     """How many UDP sessions the proxy keeps; the one that was quiet longest gives way."""

@@ -5,6 +5,7 @@ from functools import partial
 from cnm.bus import Route
 from cnm.messages.message import Empty
 from cnm.messages.ports import CheckPorts, PublishedPorts, PublishPorts, UnpublishPorts
+from cnm_port_mapper.exposure import exposures
 from cnm_port_mapper.mapper import PortMapper
 
 
@@ -19,7 +20,9 @@ async def publish_ports(command: PublishPorts, *, mapper: PortMapper) -> Publish
         Unavailable: the firewall refuses.
 
     """
-    return PublishedPorts(ports=await mapper.publish(command))
+    ports = await mapper.publish(command)
+    new = ports[sum(each.host_port is not None for each in command.bound) :]
+    return PublishedPorts(ports=ports, warnings=exposures(new, mapper.addresses()) if new else [])
 
 
 async def unpublish_ports(command: UnpublishPorts, *, mapper: PortMapper) -> Empty:

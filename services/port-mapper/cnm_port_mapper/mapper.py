@@ -6,7 +6,6 @@ the firewall follows; then the sockets are opened to traffic and those no longer
 
 import asyncio
 import errno
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,12 +15,12 @@ from cnm.bus import KeyedOrder
 from cnm.errors import CnmError, Exhausted, Forbidden, Invalid, Unavailable, Unsupported
 from cnm.messages.ports import CheckPorts, PublishPorts
 from cnm.messages.sandbox import PortBinding
-from cnm.types import Protocol
+from cnm.types import Address, Protocol
 from cnm_port_mapper.binding import Place, Publication, Seat, Target, Want, read_bound, read_requests
 from cnm_port_mapper.config import Settings
-from cnm_port_mapper.placement import Occupancy, place, taken_by
-from cnm_port_mapper.ports import Firewall, Relay, Sockets
-from cnm_port_mapper.rules import Step, Translate, Translation, Unmap, plan, translations
+from cnm_port_mapper.placement import ITSELF, Collision, PlaceMap, place, taken_by
+from cnm_port_mapper.ports import Bound, Firewall, Relay, Sockets
+from cnm_port_mapper.rules import Remake, Step, Translate, Translation, Unmap, outdated, plan, translations
 
 R = TypeVar("R")
 
@@ -61,8 +60,8 @@ class PortMapper:
         self._relay = relay
         self._settings = settings
         self._held: dict[str, _Holding] = {}
-        self._occupied = Occupancy()
-        self._bound: dict[Seat, socket.socket] = {}
+        self._occupied: PlaceMap[str] = PlaceMap()
+        self._bound: dict[Seat, Bound] = {}
         self._after: dict[Protocol, int] = {}
         self._order = KeyedOrder()
         self._changing: set[str] = set()
@@ -78,7 +77,7 @@ class PortMapper:
                 found.setdefault(translation.owner, {})[where] = translation
         for owner, elements in found.items():
             self._held[owner] = _Holding(f"sandbox {owner[:12]}", elements=elements)
-            self._occupied.claim(tuple(elements), owner)
+            self._occupied.put(elements, owner)
 
     async def publish(self, command: PublishPorts) -> list[PortBinding]:
         """Make a sandbox's ports exactly those asked for; return them, those that stood before first.
@@ -106,18 +105,19 @@ class PortMapper:
             CnmError: as ``publish``.
 
         """
-        wants = tuple(want for want in read_requests(command.requests, ipv6=self._sockets.ipv6) if not want.automatic)
-        self._demand(wants)
+        asked = read_requests(command.requests, ipv6=self._sockets.ipv6)
+        self._demand(asked)
+        wants = tuple(want for want in asked if not want.automatic)
         ports = self._place(wants, taken=self._holder_besides(command.sandbox_id))
-        held = self._held.get(command.sandbox_id, _Holding("")).places
         for want, first in zip(wants, ports, strict=True):
             for where in want.places(first) if want.fixed else ():
-                if any(where.overlaps(own) for own in held):
-                    continue
-                try:
-                    self._sockets.probe(where)
-                except OSError as error:
-                    raise await self._blame(where, error, want) from error
+                for single in where.singles():
+                    if self._occupied.collision(single) is not None:
+                        continue  # the sandbox has it already
+                    try:
+                        self._sockets.probe(single)
+                    except OSError as error:
+                        raise await self._blame(single, error, want) from error
 
     async def ensure(self, command: PublishPorts) -> list[PortBinding]:
         """Do what ``publish`` does, on nobody's command."""
@@ -134,10 +134,16 @@ class PortMapper:
             if sandbox_id in self._held:
                 await _uninterrupted(self._drop(sandbox_id))
 
-    async def repair(self) -> tuple[Step, ...]:
+    async def repair(self) -> tuple[Step | Remake, ...]:
         """Make the firewall hold what it should, in one transaction; return the steps that it took."""
-        desired = {where: translation for held in self._held.values() for where, translation in held.elements.items()}
-        return await self._firewall.repair(desired, leave=frozenset(self._changing))
+        return await self._firewall.repair(self._desired(), leave=frozenset(self._changing))
+
+    async def compare(self) -> tuple[Step | Remake, ...]:
+        """Return the steps that ``repair`` would take."""
+        return await self._firewall.compare(self._desired(), leave=frozenset(self._changing))
+
+    def _desired(self) -> dict[Place, Translation]:
+        return {where: translation for held in self._held.values() for where, translation in held.elements.items()}
 
     def stands(self, command: PublishPorts) -> bool:
         """Tell whether a sandbox's ports are as a command without new requests wants them."""
@@ -161,6 +167,10 @@ class PortMapper:
         asked = Publication(command.label, wants, ports, command.ipv4_address, command.ipv6_address)
         same = asked.label == now.label and asked.targets == now.targets
         return same and all(seat in self._bound for seat in now.seats)
+
+    def addresses(self) -> tuple[Address, ...]:
+        """Return the addresses that this node has now."""
+        return self._sockets.addresses()
 
     def sandboxes(self) -> tuple[str, ...]:
         """Return the sandboxes that have ports."""
@@ -228,7 +238,7 @@ class PortMapper:
 
     async def _translate(self, steps: Sequence[Step]) -> None:
         """Carry out steps; where the kernel holds something else than we think, mend the table first."""
-        forget = [step.place for step in steps]
+        forget = outdated(steps)
         try:
             await self._firewall.apply(steps, forget=forget)
         except OSError:
@@ -243,7 +253,7 @@ class PortMapper:
         for seat in old.seats:
             if seat not in kept:
                 self._release(seat)
-        self._occupied.release(tuple(old.places - new.places))
+        self._occupied.drop(old.places - new.places)
         if new.publication is None or not new.publication.wants:
             self._held.pop(sandbox_id, None)
             self._agreed.pop(sandbox_id, None)
@@ -265,16 +275,17 @@ class PortMapper:
 
     async def _reserve(self, command: PublishPorts, wants: tuple[Want, ...], old: _Holding) -> "_Change":
         """Choose ports and bind their sockets, choosing again while another process has what was chosen."""
-        refused: set[Place] = set()
+        refused: PlaceMap[str] = PlaceMap()
+        attempts = 0
         holder = self._holder_besides(command.sandbox_id)
         former = () if old.publication is None else zip(old.publication.wants, old.publication.ports, strict=True)
         choices = tuple(former)
 
-        def taken(where: Place) -> str | None:
-            return "another process" if where in refused else holder(where)
+        def taken(where: Place) -> Collision | None:
+            return refused.collision(where) or holder(where)
 
         while True:
-            ports = self._place(wants, taken=taken, former=choices)
+            ports = self._place(wants, taken=taken, former=choices, label=f"{command.label} itself")
             publication = Publication(command.label, wants, ports, command.ipv4_address, command.ipv6_address)
             change = _Change(publication)
             try:
@@ -284,37 +295,39 @@ class PortMapper:
                 want = _want_of(refusal.place, wants, ports)
                 if want.fixed or refusal.error.errno != errno.EADDRINUSE:
                     raise await self._blame(refusal.place, refusal.error, want) from refusal
-                refused.add(refusal.place)
-                if want.automatic and len(refused) >= self._settings.automatic_attempts:
+                refused.put((refusal.place,), "another process")
+                attempts += 1
+                if want.automatic and attempts >= self._settings.automatic_attempts:
                     raise Exhausted(
-                        f"no free host port for {want.container_port}/{want.protocol} after {len(refused)} attempts"
+                        f"no free host port for {want.container_port}/{want.protocol} after {attempts} attempts"
                     ) from refusal
                 continue
-            self._occupied.claim(tuple(publication.targets), command.sandbox_id)
+            self._occupied.put(publication.targets, command.sandbox_id)
             return change
 
     def _place(
         self,
         wants: Sequence[Want],
         *,
-        taken: Callable[[Place], str | None],
+        taken: Callable[[Place], Collision | None],
         former: Sequence[tuple[Want, int]] = (),
+        label: str = ITSELF,
     ) -> tuple[int, ...]:
         automatic = self._sockets.automatic()
-        return place(wants, taken=taken, automatic=automatic, after=self._after, former=former)
+        return place(wants, taken=taken, automatic=automatic, after=self._after, former=former, label=label)
 
     def _bind(self, change: "_Change", old: _Holding) -> None:
         kept = frozenset(change.publication.seats)
-        going: dict[int, list[Seat]] = {}
+        going: PlaceMap[Seat] = PlaceMap()
         for seat in old.seats:
             if seat not in kept:
-                going.setdefault(seat.places[0].port, []).append(seat)
+                going.put(seat.places, seat)
         for seat in change.publication.seats:
             if seat in self._bound:
                 continue
             # A sandbox that changes 0.0.0.0:80 for 10.0.0.1:80 is in its own way.
-            for hindrance in going.get(seat.places[0].port, ()):
-                if hindrance.overlaps(seat) and hindrance in self._bound:
+            for hindrance in {other for where in seat.places for _, other in going.meeting(where)}:
+                if hindrance in self._bound:
                     self._release(hindrance)
                     change.yielded.append(hindrance)
             try:
@@ -324,19 +337,22 @@ class PortMapper:
             change.opened.append(seat)
 
     def _refused(self, seat: Seat, error: OSError) -> _Refused:
-        """Find out which place of a seat it was."""
-        for where in seat.places if len(seat.places) > 1 else ():
+        """Find out which port at which address it was."""
+        first = seat.places[0].at(seat.ports[0])
+        if len(seat.places) == len(seat.ports) == 1:
+            return _Refused(first, error)
+        for single in (where.at(port) for port in seat.ports for where in seat.places):
             try:
-                self._sockets.probe(where)
+                self._sockets.probe(single)
             except OSError as found:
-                return _Refused(where, found)
-        return _Refused(seat.places[0], error)
+                return _Refused(single, found)
+        return _Refused(first, error)
 
     def _give_back(self, change: "_Change", old: _Holding) -> None:
         """Undo what was bound for a change that did not come about."""
         for seat in change.opened:
             self._bound.pop(seat).close()
-        self._occupied.release(tuple(change.publication.targets.keys() - old.places))
+        self._occupied.drop(change.publication.targets.keys() - old.places)
         for seat in change.yielded:
             try:
                 bound = self._sockets.open(seat)
@@ -349,10 +365,10 @@ class PortMapper:
             self._relay.serve(seat, bound, _targets(old.publication, seat))
             self._sockets.admit(bound)
 
-    def _holder_besides(self, sandbox_id: str) -> Callable[[Place], str | None]:
-        def holder(where: Place) -> str | None:
-            owner = self._occupied.holder(where, besides=sandbox_id)
-            return None if owner is None else self._label(owner)
+    def _holder_besides(self, sandbox_id: str) -> Callable[[Place], Collision | None]:
+        def holder(where: Place) -> Collision | None:
+            found = self._occupied.collision(where, besides=sandbox_id)
+            return found and found._replace(holder=self._label(found.holder))
 
         return holder
 
@@ -363,13 +379,14 @@ class PortMapper:
     def _demand(self, wants: Iterable[Want]) -> None:
         for want in wants:
             if not self._sockets.supports(want.protocol):
-                raise Unsupported(f"this kernel has no {want.protocol}")
+                port = f"{want.container_port}/{want.protocol}"
+                raise Unsupported(f"port {port} cannot be published: this kernel has no {want.protocol}")
 
     async def _blame(self, where: Place, error: OSError, want: Want) -> CnmError:
         """Say why a place cannot be bound, naming who has it."""
         match error.errno:
             case errno.EADDRINUSE:
-                return taken_by(where, await self._sockets.holder(where))
+                return taken_by(Collision(where, await self._sockets.holder(where)))
             case errno.EADDRNOTAVAIL | errno.EINVAL | errno.ENODEV:
                 reason = f"{where.address} is not an address of this node, so nothing can be published at {where}"
                 return Invalid.at(f"{want.field}.host_ip", str(where.address), reason)
@@ -395,7 +412,11 @@ def _targets(publication: Publication, seat: Seat) -> tuple[Target, ...]:
 
 
 def _want_of(where: Place, wants: Sequence[Want], ports: Sequence[int]) -> Want:
-    return next(want for want, first in zip(wants, ports, strict=True) if where in want.places(first))
+    return next(
+        want
+        for want, first in zip(wants, ports, strict=True)
+        if any(where.overlaps(each) for each in want.places(first))
+    )
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, R]) -> R:

@@ -3,12 +3,16 @@
 So a range or an automatic port never takes what another request of the same call insists on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, NamedTuple, TypeVar
 
 from cnm.errors import Conflict, Exhausted
 from cnm.types import Protocol
 from cnm_port_mapper.binding import LAST_PORT, Place, Want
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -34,91 +38,136 @@ def _listed(ports: str) -> set[int]:
     return found
 
 
-_ITSELF = "this very request"
+ITSELF = "this very request"
 
 
-class Occupancy:
-    """Who has which place; one sandbox may be told of a place many times."""
+class Collision(NamedTuple):
+    """Why a place cannot be had: those of its ports that somebody has, and who."""
+
+    place: Place
+    holder: str
+
+
+class PlaceMap(Generic[V]):
+    """Values by place, found by whatever meets it, however many places there are."""
 
     def __init__(self) -> None:
-        self._owners: dict[tuple[Protocol, int], dict[Place, str]] = {}
+        self._single: dict[tuple[Protocol, int], dict[Place, V]] = {}
+        self._ports: dict[Protocol, list[int]] = {}  # of the single ones, in order
+        self._rows: dict[Protocol, dict[Place, V]] = {}
 
-    def claim(self, places: Sequence[Place], owner: str) -> None:
-        """Give places to an owner."""
+    def put(self, places: Iterable[Place], value: V) -> None:
+        """Give places a value, whatever they had."""
         for place in places:
-            self._owners.setdefault((place.protocol, place.port), {})[place] = owner
+            if place.count > 1:
+                self._rows.setdefault(place.protocol, {})[place] = value
+                continue
+            key = (place.protocol, place.port)
+            if key not in self._single:
+                insort(self._ports.setdefault(place.protocol, []), place.port)
+            self._single.setdefault(key, {})[place] = value
 
-    def release(self, places: Sequence[Place]) -> None:
-        """Take places from whoever has them."""
+    def drop(self, places: Iterable[Place]) -> None:
+        """Take places out; those that are not in are fine."""
         for place in places:
-            here = self._owners.get((place.protocol, place.port), {})
-            here.pop(place, None)
-            if not here:
-                self._owners.pop((place.protocol, place.port), None)
+            if place.count > 1:
+                self._rows.get(place.protocol, {}).pop(place, None)
+                continue
+            key = (place.protocol, place.port)
+            here = self._single.get(key, {})
+            if here.pop(place, None) is not None and not here:
+                del self._single[key]
+                ports = self._ports[place.protocol]
+                del ports[bisect_left(ports, place.port)]
 
-    def holder(self, place: Place, *, besides: str | None = None) -> str | None:
-        """Return whose place meets this one, leaving one owner out of account."""
-        here = self._owners.get((place.protocol, place.port))
-        if not here:
-            return None
-        return next((owner for other, owner in here.items() if owner != besides and place.overlaps(other)), None)
+    def meeting(self, place: Place) -> Iterator[tuple[Place, V]]:
+        """Yield what a connection to a place could mean as well."""
+        for other, value in self._rows.get(place.protocol, {}).items():
+            if place.overlaps(other):
+                yield other, value
+        ports = self._ports.get(place.protocol, [])
+        for port in ports[bisect_left(ports, place.port) : bisect_right(ports, place.last)]:
+            for other, value in self._single[place.protocol, port].items():
+                if place.overlaps(other):
+                    yield other, value
+
+    def collision(self: "PlaceMap[str]", place: Place, *, besides: str | None = None) -> Collision | None:
+        """Return whose place meets this one, leaving one holder out of account."""
+        for other, holder in self.meeting(place):
+            if holder != besides:
+                first, last = max(place.port, other.port), min(place.last, other.last)
+                return Collision(replace(place, port=first, count=last - first + 1), holder)
+        return None
 
 
 @dataclass
 class _Round:
-    taken: Callable[[Place], str | None]
+    taken: Callable[[Place], Collision | None]
     automatic: Automatic
     after: Mapping[Protocol, int]
-    own: Occupancy = field(default_factory=Occupancy)
+    own: PlaceMap[str] = field(default_factory=PlaceMap)
 
-    def free(self, want: Want, port: int) -> bool:
-        return all(self.taken(place) is None and self.own.holder(place) is None for place in want.places_at(port))
+    def collision(self, want: Want, first: int) -> Collision | None:
+        for place in want.places(first):
+            found = self.taken(place) or self.own.collision(place)
+            if found is not None:
+                return found
+        return None
 
     def fixed(self, want: Want, first: int) -> int:
-        for place in want.places(first):
-            holder = self.taken(place) or self.own.holder(place)
-            if holder is not None:
-                raise taken_by(place, holder)
+        found = self.collision(want, first)
+        if found is not None:
+            raise taken_by(found)
         return first
 
     def kept(self, want: Want, former: int) -> int | None:
         within = want.first is None or want.last is None or want.first <= former <= want.last - want.count + 1
-        return former if within and all(self.free(want, former + offset) for offset in range(want.count)) else None
+        return former if within and self.collision(want, former) is None else None
 
     def chosen(self, want: Want) -> int:
         if want.first is None or want.last is None:
             return self._automatic(want)
-        found = _run(want.first, want.last, want.count, lambda port: self.free(want, port))
+        found = self._lowest(want, want.first, want.last)
         if found is None:
             raise _exhausted(want, want.first, want.last)
         return found
 
     def _automatic(self, want: Want) -> int:
-        def free(port: int) -> bool:
-            return port not in self.automatic.reserved and self.free(want, port)
-
         first, last = self.automatic.first, self.automatic.last
         start = self.after.get(want.protocol, last) + 1
-        found = _run(start, last, want.count, free) if start > first else None
+        found = self._lowest(want, start, last, self.automatic.reserved) if start > first else None
         if found is None:
-            found = _run(first, last, want.count, free)
+            found = self._lowest(want, first, last, self.automatic.reserved)
         if found is None:
             raise _exhausted(want, first, last)
         return found
+
+    def _lowest(self, want: Want, low: int, high: int, reserved: Collection[int] = ()) -> int | None:
+        """Return the first of the lowest consecutive free ports: each one that is taken rules out those up to it."""
+        while low + want.count - 1 <= high:
+            hindrance = next((port for port in range(low, low + want.count) if port in reserved), None)
+            if hindrance is None:
+                found = self.collision(want, low)
+                if found is None:
+                    return low
+                hindrance = found.place.last
+            low = hindrance + 1
+        return None
 
 
 def place(
     wants: Sequence[Want],
     *,
-    taken: Callable[[Place], str | None],
+    taken: Callable[[Place], Collision | None],
     automatic: Automatic,
     after: Mapping[Protocol, int],
     former: Sequence[tuple[Want, int]] = (),
+    label: str = ITSELF,
 ) -> tuple[int, ...]:
     """Choose the first host port of every want, in their order.
 
-    ``taken`` names who holds a place; ``after`` is the automatic port that was handed out last; ``former`` are
-    the choices of before: an equal want gets its port again.
+    ``taken`` tells who holds a place; ``after`` is the automatic port that was handed out last; ``former`` are
+    the choices of before: an equal want gets its port again. ``label`` is whose wants they are.
 
     Raises:
         Conflict: a fixed port is held; the message names place and holder.
@@ -130,7 +179,7 @@ def place(
 
     def settle(index: int, port: int) -> None:
         chosen[index] = port
-        this.own.claim(tuple(wants[index].places(port)), _ITSELF)
+        this.own.put(wants[index].places(port), label if wants[index].stands else ITSELF)
 
     for index, want in enumerate(wants):
         if want.fixed and want.first is not None:
@@ -152,8 +201,9 @@ def place(
     return tuple(chosen[index] for index in range(len(wants)))
 
 
-def taken_by(place: Place, holder: str) -> Conflict:
+def taken_by(collision: Collision) -> Conflict:
     """Make the error of a port that is held."""
+    place, holder = collision.place.at(collision.place.port), collision.holder
     return Conflict(
         f"host port {place} is taken by {holder}",
         host_ip=str(place.address),
@@ -166,16 +216,6 @@ def taken_by(place: Place, holder: str) -> Conflict:
 def _width(want: Want) -> int:
     """Order by how little choice there is; automatic ports have all."""
     return LAST_PORT + 1 if want.first is None or want.last is None else want.last - want.first
-
-
-def _run(low: int, high: int, count: int, free: Callable[[int], bool]) -> int | None:
-    """Return the first of so many consecutive free ports."""
-    length = 0
-    for port in range(low, high + 1):
-        length = length + 1 if free(port) else 0
-        if length == count:
-            return port - count + 1
-    return None
 
 
 def _exhausted(want: Want, first: int, last: int) -> Exhausted:

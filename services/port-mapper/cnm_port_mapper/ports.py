@@ -2,12 +2,26 @@
 
 import socket
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from cnm import types
+from cnm.types import Address
 from cnm_port_mapper.binding import Place, Seat, Target
 from cnm_port_mapper.placement import Automatic
-from cnm_port_mapper.rules import Step, Translation
+from cnm_port_mapper.rules import Remake, Step, Translation
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """The sockets of a seat, one a port, in order."""
+
+    sockets: tuple[socket.socket, ...]
+
+    def close(self) -> None:
+        """Give the ports back."""
+        for each in self.sockets:
+            each.close()
 
 
 class Sockets(Protocol):
@@ -26,8 +40,12 @@ class Sockets(Protocol):
         """Return the ports that may be chosen."""
         ...
 
-    def open(self, seat: Seat) -> socket.socket:
-        """Bind a seat, and listen, while the kernel drops whatever comes.
+    def addresses(self) -> tuple[Address, ...]:
+        """Return the host's own addresses."""
+        ...
+
+    def open(self, seat: Seat) -> Bound:
+        """Bind a seat, and listen, while the kernel drops whatever comes; all its ports or none.
 
         Raises:
             OSError: EADDRINUSE, EADDRNOTAVAIL and the like.
@@ -35,16 +53,16 @@ class Sockets(Protocol):
         """
         ...
 
-    def hold(self, bound: socket.socket) -> None:
+    def hold(self, bound: Bound) -> None:
         """Drop whatever comes."""
         ...
 
-    def admit(self, bound: socket.socket) -> None:
+    def admit(self, bound: Bound) -> None:
         """End the dropping."""
         ...
 
     def probe(self, place: Place) -> None:
-        """Bind a place and give it back at once.
+        """Bind a place of one port and give it back at once.
 
         Raises:
             OSError: as ``open``.
@@ -61,7 +79,7 @@ class Firewall(Protocol):
     """The maps that translate host ports; whatever is given is one transaction."""
 
     async def apply(self, steps: Sequence[Step], *, forget: Collection[Place] = ()) -> None:
-        """Carry out steps, then forget the UDP flows that were sent to some places.
+        """Carry out steps, then forget the UDP and SCTP flows that were sent to some places.
 
         Raises:
             OSError: the kernel refuses; nothing was changed.
@@ -73,18 +91,26 @@ class Firewall(Protocol):
         """Return what the maps hold."""
         ...
 
-    async def repair(self, desired: Mapping[Place, Translation], *, leave: Collection[str] = ()) -> tuple[Step, ...]:
+    async def repair(
+        self, desired: Mapping[Place, Translation], *, leave: Collection[str] = ()
+    ) -> tuple[Step | Remake, ...]:
         """Make the table and its maps as desired, but for the owners to leave; return the steps that it took."""
+        ...
+
+    async def compare(
+        self, desired: Mapping[Place, Translation], *, leave: Collection[str] = ()
+    ) -> tuple[Step | Remake, ...]:
+        """Return the steps that ``repair`` would take."""
         ...
 
 
 class Relay(Protocol):
     """Serves what reaches a bound socket itself."""
 
-    def serve(self, seat: Seat, bound: socket.socket, targets: tuple[Target, ...]) -> None:
+    def serve(self, seat: Seat, bound: Bound, targets: tuple[Target, ...]) -> None:
         """Accept at a seat and lead to the target of each place; served already, new connections lead there."""
         ...
 
     def stop(self, seat: Seat) -> None:
-        """Accept no more at a seat and end what goes through it; the socket stays open."""
+        """Accept no more at a seat and end what goes through it; the sockets stay open."""
         ...

@@ -7,17 +7,24 @@ it has been quiet for a while (inventory section 45).
 
 import asyncio
 import errno
+import select
 import socket
 import struct
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from cnm.types import Address
+from cnm_port_mapper import association
 from cnm_port_mapper.binding import Seat, Target
 from cnm_port_mapper.config import Settings
+from cnm_port_mapper.ports import Bound
 from cnm_port_mapper.reserve import IP_PKTINFO
 
 CHUNK_BYTES = 64 << 10
+FIRST_BYTES, LARGEST_BYTES = 16 << 10, 1 << 20
+"""What a connection's buffer is at first, each way, and how large it may grow."""
 AT_ONCE = 64
 """How many connections or datagrams are taken before the loop turns to others."""
 BREATH_S = 0.5
@@ -30,9 +37,10 @@ _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class _Client(NamedTuple):
-    """Who sent a datagram, to which of the host's addresses, through which link."""
+    """Who sent a datagram, to which of a seat's ports and of the host's addresses, through which link."""
 
     peer: tuple[Any, ...]
+    offset: int
     local: bytes
     link: int
 
@@ -47,9 +55,13 @@ class _Session:
 
 @dataclass
 class _Port:
+    """A seat that is served; with more than one socket all are watched through one descriptor of the loop's."""
+
     seat: Seat
-    bound: socket.socket
+    sockets: tuple[socket.socket, ...]
     targets: tuple[Target, ...]
+    poll: select.epoll | None = None
+    offsets: dict[int, int] = field(default_factory=dict)
     connections: set[asyncio.Task[None]] = field(default_factory=set)
     sessions: set[_Client] = field(default_factory=set)
     pause: asyncio.TimerHandle | None = None
@@ -71,24 +83,31 @@ class Proxy:
         """How many UDP sessions there are."""
         return len(self._sessions)
 
-    def serve(self, seat: Seat, bound: socket.socket, targets: tuple[Target, ...]) -> None:
+    def serve(self, seat: Seat, bound: Bound, targets: tuple[Target, ...]) -> None:
         """Accept at a seat and lead to the target of each place; served already, new connections lead there."""
         port = self._ports.get(seat)
         if port is None:
-            port = self._ports[seat] = _Port(seat, bound, targets)
+            port = self._ports[seat] = _Port(seat, bound.sockets, targets)
+            if len(port.sockets) > 1:
+                _watch(port)
+            if seat.protocol == "sctp":
+                for each in port.sockets:
+                    association.offer_streams(each)
             self._read(port)
         elif port.targets != targets:
             port.targets = targets
             self._end_sessions(port)
 
     def stop(self, seat: Seat) -> None:
-        """Accept no more at a seat and end what goes through it; the socket stays open."""
+        """Accept no more at a seat and end what goes through it; the sockets stay open."""
         port = self._ports.pop(seat, None)
         if port is None:
             return
         if port.pause is not None:
             port.pause.cancel()
-        self._loop.remove_reader(port.bound)
+        self._loop.remove_reader(_watched(port))
+        if port.poll is not None:
+            port.poll.close()
         self._end_sessions(port)
         for connection in port.connections:
             connection.cancel()
@@ -100,18 +119,28 @@ class Proxy:
 
     def _read(self, port: _Port) -> None:
         port.pause = None
-        self._loop.add_reader(port.bound, self._datagrams if port.seat.protocol == "udp" else self._accept, port)
+        self._loop.add_reader(_watched(port), self._ready, port)
 
     def _wait(self, port: _Port) -> None:
-        self._loop.remove_reader(port.bound)
+        self._loop.remove_reader(_watched(port))
         port.pause = self._loop.call_later(BREATH_S, self._read, port)
 
-    # TCP
+    def _ready(self, port: _Port) -> None:
+        work = self._datagrams if port.seat.protocol == "udp" else self._accept
+        if port.poll is None:
+            work(port, 0)
+            return
+        for descriptor, _ in port.poll.poll(0, AT_ONCE):
+            work(port, port.offsets[descriptor])
+            if port.pause is not None:
+                return
 
-    def _accept(self, port: _Port) -> None:
+    # TCP and SCTP
+
+    def _accept(self, port: _Port, offset: int) -> None:
         for _ in range(AT_ONCE):
             try:
-                client, peer = port.bound.accept()
+                client, peer = port.sockets[offset].accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -119,27 +148,35 @@ class Proxy:
                     self._wait(port)
                     return
                 continue  # that client has gone already
+            target = _target(port, offset, peer)
+            if not target.admits(_source(peer)):  # where there is no firewall to refuse it
+                _reset(client)
+                client.close()
+                continue
             client.setblocking(False)
-            connection = self._tasks.create_task(self._relay(client, port.seat, _target(port, peer)))
+            connection = self._tasks.create_task(self._relay(client, port.seat, target))
             port.connections.add(connection)
             connection.add_done_callback(port.connections.discard)
 
     async def _relay(self, client: socket.socket, seat: Seat, target: Target) -> None:
         with client:
             try:
-                backend = await self._connect(seat, target)
+                backend = await self._connect(client, seat, target)
             except OSError:
                 _reset(client)
                 return
             with backend:
                 try:
-                    await _join(client, backend)
+                    await (association.join if seat.protocol == "sctp" else _join)(client, backend)
                 except* OSError:
                     _reset(client)
                     _reset(backend)
 
-    async def _connect(self, seat: Seat, target: Target) -> socket.socket:
-        backend = _backend(target, socket.SOCK_STREAM, 0 if seat.protocol == "tcp" else socket.IPPROTO_SCTP)
+    async def _connect(self, client: socket.socket, seat: Seat, target: Target) -> socket.socket:
+        if seat.protocol == "sctp":
+            backend = association.open_backend(client, target)
+        else:
+            backend = _backend(target, socket.SOCK_STREAM)
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await self._loop.sock_connect(backend, (str(target.address), target.port))
@@ -150,13 +187,13 @@ class Proxy:
 
     # UDP
 
-    def _datagrams(self, port: _Port) -> None:
+    def _datagrams(self, port: _Port, offset: int) -> None:
         for _ in range(AT_ONCE):
             try:
-                payload, notes, _, peer = port.bound.recvmsg(CHUNK_BYTES, 128)
+                payload, notes, _, peer = port.sockets[offset].recvmsg(CHUNK_BYTES, 128)
             except OSError:
                 return
-            session = self._session(port, _client(port.seat, notes, peer))
+            session = self._session(port, _client(port.seat, offset, notes, peer))
             if session is None:
                 return
             try:
@@ -174,11 +211,13 @@ class Proxy:
         return session
 
     def _begin(self, port: _Port, client: _Client) -> _Session | None:
+        target = _target(port, client.offset, client.peer)
+        if not target.admits(_source(client.peer)):
+            return None
         if len(self._sessions) >= self._settings.udp_sessions:
             self._end(next(iter(self._sessions)))
-        target = _target(port, client.peer)
         try:
-            backend = _backend(target, socket.SOCK_DGRAM, 0)
+            backend = _backend(target, socket.SOCK_DGRAM)
         except OSError:
             self._wait(port)
             return None
@@ -205,7 +244,7 @@ class Proxy:
                 return  # connection refused: the sandbox may listen later
             self._touch((session.seat, session.client), session)
             try:
-                port.bound.sendmsg([payload], _from(session), 0, session.client.peer)
+                port.sockets[session.client.offset].sendmsg([payload], _from(session), 0, session.client.peer)
             except OSError:
                 continue  # no room: a datagram may be lost
 
@@ -240,14 +279,32 @@ class Proxy:
         port.sessions.clear()
 
 
-def _target(port: _Port, peer: tuple[Any, ...]) -> Target:
+def _watch(port: _Port) -> None:
+    """Watch all sockets of a seat through one descriptor: a reader of the loop each would cost ten times as much."""
+    port.poll = select.epoll(len(port.sockets))
+    for offset, each in enumerate(port.sockets):
+        port.offsets[each.fileno()] = offset
+        port.poll.register(each.fileno(), select.EPOLLIN)
+
+
+def _watched(port: _Port) -> socket.socket | select.epoll:
+    return port.sockets[0] if port.poll is None else port.poll
+
+
+def _target(port: _Port, offset: int, peer: tuple[Any, ...]) -> Target:
     """Return where a peer is led: of two targets IPv4 peers, written ``::ffff:10.0.0.1``, to the first."""
-    return port.targets[0] if len(port.targets) == 1 or peer[0].startswith("::ffff:") else port.targets[1]
+    target = port.targets[0] if len(port.targets) == 1 or peer[0].startswith("::ffff:") else port.targets[1]
+    return replace(target, port=target.port + offset) if offset else target
 
 
-def _backend(target: Target, kind: socket.SocketKind, number: int) -> socket.socket:
+def _source(peer: tuple[Any, ...]) -> Address:
+    """Return a peer's address; IPv4 peers of an IPv6 socket are written ``::ffff:10.0.0.1``."""
+    return ip_address(str(peer[0]).removeprefix("::ffff:").partition("%")[0])
+
+
+def _backend(target: Target, kind: socket.SocketKind) -> socket.socket:
     family = socket.AF_INET6 if target.address.version == 6 else socket.AF_INET
-    backend = socket.socket(family, kind, number)
+    backend = socket.socket(family, kind)
     backend.setblocking(False)
     return backend
 
@@ -256,8 +313,7 @@ async def _join(client: socket.socket, backend: socket.socket) -> None:
     """Copy both ways until both have ended; one side's end is passed on and leaves the other way open."""
     for end in (client, backend):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if end.proto != socket.IPPROTO_SCTP:
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     async with asyncio.TaskGroup() as ways:
         ways.create_task(_copy(client, backend))
         ways.create_task(_copy(backend, client))
@@ -265,8 +321,11 @@ async def _join(client: socket.socket, backend: socket.socket) -> None:
 
 async def _copy(source: socket.socket, sink: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    while chunk := await loop.sock_recv(source, CHUNK_BYTES):
-        await loop.sock_sendall(sink, chunk)
+    buffer = memoryview(bytearray(FIRST_BYTES))
+    while count := await loop.sock_recv_into(source, buffer):
+        await loop.sock_sendall(sink, buffer[:count])
+        if count == len(buffer) < LARGEST_BYTES:  # whoever sends as much as that sends more
+            buffer = memoryview(bytearray(4 * count))
     sink.shutdown(socket.SHUT_WR)
 
 
@@ -275,15 +334,15 @@ def _reset(end: socket.socket) -> None:
     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def _client(seat: Seat, notes: list[tuple[int, int, bytes]], peer: tuple[Any, ...]) -> _Client:
+def _client(seat: Seat, offset: int, notes: list[tuple[int, int, bytes]], peer: tuple[Any, ...]) -> _Client:
     for level, kind, raw in notes:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             local, link = _PKTINFO6.unpack_from(raw)
-            return _Client(peer, local, link if local[:2] == b"\xfe\x80" else 0)
+            return _Client(peer, offset, local, link if local[:2] == b"\xfe\x80" else 0)
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             _, local, _ = _PKTINFO4.unpack_from(raw)
-            return _Client(peer, local, 0)
-    return _Client(peer, seat.places[-1].address.packed, 0)
+            return _Client(peer, offset, local, 0)
+    return _Client(peer, offset, seat.places[-1].address.packed, 0)
 
 
 def _from(session: _Session) -> list[tuple[int, int, bytes]]:

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from cnm import types
 from cnm.kernel import sockdiag
+from cnm.kernel.rtnl import Rtnl
+from cnm.types import Address
 from cnm_port_mapper.binding import Place, Seat
 from cnm_port_mapper.placement import Automatic
+from cnm_port_mapper.ports import Bound
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 IP_PKTINFO = 8  # socket has no name for it before Python 3.12
@@ -52,38 +55,45 @@ class BoundSockets:
         except OSError:
             return Automatic()
 
-    def open(self, seat: Seat) -> socket.socket:
-        """Bind a seat, and listen, while the kernel drops whatever comes."""
-        bound = _bind(seat)
+    def addresses(self) -> tuple[Address, ...]:
+        """Return the host's own addresses."""
+        with Rtnl.open() as rtnl:
+            return tuple(each.interface.ip for each in rtnl.addresses())
+
+    def open(self, seat: Seat) -> Bound:
+        """Bind a seat, and listen, while the kernel drops whatever comes; all its ports or none."""
+        opened: list[socket.socket] = []
         try:
-            if seat.protocol != "udp":
-                bound.listen(BACKLOG)
+            for port in seat.ports:
+                opened.append(_bind(seat, port))
+                if seat.protocol != "udp":
+                    opened[-1].listen(BACKLOG)
         except OSError:
-            bound.close()
+            Bound(tuple(opened)).close()
             raise
-        return bound
+        return Bound(tuple(opened))
 
-    def hold(self, bound: socket.socket) -> None:
+    def hold(self, bound: Bound) -> None:
         """Drop whatever comes."""
-        bound.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, _FILTER)
+        for each in bound.sockets:
+            each.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, _FILTER)
 
-    def admit(self, bound: socket.socket) -> None:
+    def admit(self, bound: Bound) -> None:
         """End the dropping."""
-        bound.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        for each in bound.sockets:
+            each.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     def probe(self, place: Place) -> None:
-        """Bind a place and give it back at once; nobody is ever accepted."""
-        _bind(Seat((place,))).close()
+        """Bind a place of one port and give it back at once; nobody is ever accepted."""
+        _bind(Seat((place,)), place.port).close()
 
     async def holder(self, place: Place) -> str:
         """Name the process that has a place."""
-        if place.protocol == "sctp":
-            return "another process"
-        found = await asyncio.to_thread(sockdiag.find_listener, place.protocol, place.address, place.port)
-        return "another process" if found is None else f"{found.command} (pid {found.pid})"
+        found = await asyncio.to_thread(sockdiag.find_holder, place.protocol, place.address, place.port)
+        return "another process" if found is None else str(found)
 
 
-def _bind(seat: Seat) -> socket.socket:
+def _bind(seat: Seat, port: int) -> socket.socket:
     place = seat.places[-1]  # of two the IPv6 one
     kind, number = _KINDS[place.protocol]
     six = place.address.version == 6
@@ -94,13 +104,14 @@ def _bind(seat: Seat) -> socket.socket:
         if six:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(seat.places) == 1)
         if place.protocol != "udp":
-            # Else connections in TIME_WAIT keep the port. With UDP it would let two have one port.
+            # Else connections in TIME_WAIT, and associations that go on, keep the port. With UDP it would let two
+            # have one port.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         elif six:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:
             bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        bound.bind((str(place.address), place.port))
+        bound.bind((str(place.address), port))
     except OSError:
         bound.close()
         raise

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from cnm.bus import Route
+from cnm.messages.drift import Difference
 from cnm.messages.node import PortSlice
 from cnm_port_mapper import handlers, reconcile
 from cnm_port_mapper.config import Settings
 from cnm_port_mapper.mapper import PortMapper
 from cnm_port_mapper.nftables import open_firewall
+from cnm_port_mapper.no_firewall import open_no_firewall
+from cnm_port_mapper.ports import Firewall
 from cnm_port_mapper.proxy import Proxy
 from cnm_port_mapper.reserve import BoundSockets
 
@@ -38,12 +41,19 @@ class Service:
         is not committed yet. Without ``asking`` it counts from the convergence before.
         """
         began = self._mapper.moment
+        done = await reconcile.converge(self._mapper, slice, since=self._since_slice(slice))
+        self._asked = began
+        return done
+
+    async def compare(self, slice: PortSlice) -> list[Difference]:
+        """Return what ``converge`` would do; nothing is changed."""
+        return await reconcile.compare(self._mapper, slice, since=self._since_slice(slice))
+
+    def _since_slice(self, slice: PortSlice) -> int:
         if slice.clock != self._clock:
             self._clock, self._since = slice.clock, self._asked
             self._mapper.forget_commands(self._since)
-        done = await reconcile.converge(self._mapper, slice, since=self._since)
-        self._asked = began
-        return done
+        return self._since
 
 
 @asynccontextmanager
@@ -53,7 +63,8 @@ async def open_port_mapper(settings: Settings | None = None) -> AsyncIterator[Se
     First thing in the process: libnftables needs a low descriptor.
     """
     settings = settings or Settings()
-    async with open_firewall() as firewall, asyncio.TaskGroup() as tasks:
+    opening: AbstractAsyncContextManager[Firewall] = open_firewall() if settings.firewall else open_no_firewall()
+    async with opening as firewall, asyncio.TaskGroup() as tasks:
         relay = Proxy(tasks, settings)
         mapper = PortMapper(sockets=BoundSockets(), firewall=firewall, relay=relay, settings=settings)
         await mapper.take_over()

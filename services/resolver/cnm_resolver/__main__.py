@@ -1,43 +1,63 @@
 """Wires the resolver of a node."""
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+import structlog
+
+from cnm.bus import Route
+from cnm.deposit import DEPOSIT, Depositor
 from cnm.kernel.thread import NetlinkThread
+from cnm.messages.drift import CompareNames, Difference
 from cnm.messages.node import GetNameSlice, NameSlice
 from cnm.worker import Converging, Service, Worker, reporting, run
+from cnm_resolver.cache import Cache
+from cnm_resolver.config import log_every
+from cnm_resolver.counters import Counters
 from cnm_resolver.directory import Directory
 from cnm_resolver.forward import Forwarder
 from cnm_resolver.handlers import routes
 from cnm_resolver.listener import Listeners
+from cnm_resolver.memory import Memory
 from cnm_resolver.names import Names
 from cnm_resolver.namespaces import KernelNamespaces
-from cnm_resolver.node_servers import node_servers
+from cnm_resolver.node_servers import ResolvConf
 from cnm_resolver.upstream import SocketUpstream
+
+log = structlog.get_logger()
 
 
 @asynccontextmanager
 async def resolver(worker: Worker) -> AsyncIterator[Service]:
     """Make the resolver's service: every sandbox is answered before the first command is."""
-    async with NetlinkThread() as thread:
-        namespaces = KernelNamespaces(thread)
-        external = Forwarder(SocketUpstream(namespaces, secrets.token_bytes))
-        names = Names(Directory(node_servers()), Listeners(namespaces, external, worker.tasks))
+    async with NetlinkThread() as thread, AsyncExitStack() as stack:
+        depositor = Depositor(worker.settings.run_dir / DEPOSIT)
+        stack.callback(depositor.close)
+        namespaces = KernelNamespaces(thread, depositor)
+        counters = Counters(log_every=log_every(os.environ))
+        cache = Cache(Forwarder(SocketUpstream(namespaces, secrets.token_bytes), counters=counters))
+        names = Names(Directory(ResolvConf()), Listeners(namespaces, cache, worker.tasks, counters=counters))
 
-        async def fetch(clock: int | None) -> NameSlice:
-            names.directory.set_node_servers(node_servers())
+        async def ask(clock: int | None) -> NameSlice:
             names.asking()
             return await worker.bus.ask(GetNameSlice(node=worker.settings.node, known_clock=clock))
 
-        async def apply(wanted: NameSlice) -> Sequence[str]:
-            return await names.converge(wanted)
+        async def apply(wanted: NameSlice) -> Sequence[Difference]:
+            for line in await names.converge(wanted):
+                log.info("converged", change=line)
+            return await names.mend(wanted)
 
-        converging = Converging(fetch=fetch, apply=apply)
+        memory = Memory(worker.settings.run_dir / "names.json", ask)
+        converging = Converging(worker, memory.fetch, apply, look=names.compare, suspect_all=names.suspect_all)
         await converging.first()
+        await namespaces.forget_all_but(names.directory.sandboxes())
         worker.tasks.create_task(converging.keep())
         async with reporting(worker):
-            yield Service(routes=routes(names))
+            compare = Route(command=CompareNames, handler=converging.compare)
+            yield Service(routes=[*routes(names, cache), compare])
+        await names.listeners.drain()
         names.listeners.close_all()
 
 

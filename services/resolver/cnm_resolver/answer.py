@@ -12,8 +12,9 @@ from functools import lru_cache
 import msgspec
 
 from cnm_resolver import wire
+from cnm_resolver.service_names import port_named
 from cnm_resolver.wire import Fault, Query
-from cnm_resolver.zone import Entry, Record, Server, ServicePort, View, Zone
+from cnm_resolver.zone import Entry, Record, Server, View, Zone
 
 _SRV = struct.Struct("!HHH")
 _ROTA_SIZE = 4096
@@ -70,7 +71,7 @@ def answer(packet: bytes, view: View, rota: Rota, *, stream: bool = False) -> Ou
         return Response(_known(query, view, rota, *found, stream=stream))
     if query.name.endswith(b"\4arpa\0"):
         return _reverse(query, view)
-    return _unknown(query, view, stream=stream)
+    return _unknown(query, view, rota, stream=stream)
 
 
 def _known(query: Query, view: View, rota: Rota, zone: Zone | None, entry: Entry, *, stream: bool) -> bytes:
@@ -78,9 +79,9 @@ def _known(query: Query, view: View, rota: Rota, zone: Zone | None, entry: Entry
     kind, ttl_s = query.kind, view.ttl_s(zone)
     answers: list[bytes] = []
     if kind in (wire.A, wire.ANY):
-        answers += _addresses(query, rota, wire.A, ttl_s, entry.ipv4)
+        answers += _addresses(entry.name, rota, wire.A, ttl_s, entry.ipv4)
     if kind in (wire.AAAA, wire.ANY):
-        answers += _addresses(query, rota, wire.AAAA, ttl_s, entry.ipv6)
+        answers += _addresses(entry.name, rota, wire.AAAA, ttl_s, entry.ipv6)
     return _sized(query, answers, stream=stream)
 
 
@@ -89,9 +90,9 @@ def _head(kind: int, ttl_s: int) -> bytes:
     return wire.record_head(kind, ttl_s, 4 if kind == wire.A else 16)
 
 
-def _addresses(query: Query, rota: Rota, kind: int, ttl_s: int, addresses: tuple[bytes, ...]) -> list[bytes]:
+def _addresses(name: bytes, rota: Rota, kind: int, ttl_s: int, addresses: tuple[bytes, ...]) -> list[bytes]:
     if len(addresses) > 1:
-        addresses = rota.rotate(query.name, kind, addresses)
+        addresses = rota.rotate(name, kind, addresses)
     head = _head(kind, ttl_s)
     return [head + address for address in addresses]
 
@@ -103,11 +104,7 @@ def _sized(query: Query, answers: Sequence[bytes], additional: Sequence[bytes] =
 
 def _reverse(query: Query, view: View) -> Outcome:
     """Answer for an address; what lies inside a network of ours is never asked elsewhere."""
-    parsed = wire.reverse_address(query.name)
-    if parsed is None:
-        return _elsewhere(query, view)
-    address, length = parsed
-    owner = view.owner_of(address) if length == address.max_prefixlen else None
+    owner = view.owner_of(query.name)
     if owner is not None:
         zone, record = owner
         name = zone.full_name(record)
@@ -115,6 +112,10 @@ def _reverse(query: Query, view: View) -> Outcome:
             return Response(wire.respond(query, wire.NOERROR))
         head = wire.record_head(wire.PTR, view.ttl_s(zone), len(name))
         return Response(wire.respond(query, wire.NOERROR, [head + name]))
+    parsed = wire.reverse_address(query.name)
+    if parsed is None:
+        return _elsewhere(query, view)
+    address, length = parsed
     if view.realm.holds(address, length):
         # a name that stops early exists (RFC 8020): there may be addresses below it
         code = wire.NXDOMAIN if length == address.max_prefixlen else wire.NOERROR
@@ -122,16 +123,22 @@ def _reverse(query: Query, view: View) -> Outcome:
     return _elsewhere(query, view)
 
 
-def _unknown(query: Query, view: View, *, stream: bool) -> Outcome:
-    """Answer for a name that nobody carries: a service of one, a name that can only be ours, or any other."""
+def _unknown(query: Query, view: View, rota: Rota, *, stream: bool) -> Outcome:
+    """Answer for a name that nobody has written out.
+
+    It is a service of one, below a wildcard, one that can only be ours, or any other.
+    """
     labels = wire.labels_of(query.name)
     plain = query.name
     if len(labels) > 2 and plain[1:2] == plain[labels[1] + 1 : labels[1] + 2] == b"_":
         plain = plain[labels[2] :]
         labels = labels[2:]
-        found = view.find(plain)
+        found = view.find(plain) or view.find_below(plain)
         if found is not None:
             return _service(query, view, *found, stream=stream)
+    covered = view.find_below(query.name)
+    if covered is not None:
+        return Response(_known(query, view, rota, *covered, stream=stream))
     if len(labels) == 1 or (labels and plain in view.links):
         # section 36.2 of the inventory: with ndots set by the user the search list goes on after an empty answer
         empty = view.settings.ndots_set and query.kind in (wire.A, wire.AAAA)
@@ -143,12 +150,13 @@ def _unknown(query: Query, view: View, *, stream: bool) -> Outcome:
 
 def _service(query: Query, view: View, zone: Zone | None, entry: Entry, *, stream: bool) -> Outcome:
     """Answer ``_port._protocol.name`` (RFC 2782) with the endpoints that serve the port, and their addresses."""
-    port, protocol = _service_labels(query.name)
+    text, protocol = _service_labels(query.name)
+    number = port_named(text, protocol)
     matches = [
-        (record, found)
+        (record, port)
         for record in entry.records
-        for found in record.ports
-        if found.protocol == protocol and port in (str(found.number), found.label.lower())
+        for each in record.ports
+        if each.protocol == protocol and (port := each.meets(text, number)) is not None
     ]
     if not matches or zone is None:
         return Response(wire.respond(query, wire.NXDOMAIN))
@@ -156,10 +164,10 @@ def _service(query: Query, view: View, zone: Zone | None, entry: Entry, *, strea
         return Response(wire.respond(query, wire.NOERROR))
     ttl_s = view.ttl_s(zone)
     answers, additional = [], []
-    for record, service in matches:
+    for record, port in matches:
         target = zone.full_name(record)
         if target is not None and record.ready:
-            answers.append(_service_record(service, target, ttl_s))
+            answers.append(_service_record(port, target, ttl_s))
             additional += _glue(record, target, ttl_s, enable_ipv6=zone.enable_ipv6)
     return Response(_sized(query, answers, list(dict.fromkeys(additional)), stream=stream))
 
@@ -170,8 +178,8 @@ def _service_labels(name: bytes) -> tuple[str, str]:
     return port, name[second + 2 : second + 1 + name[second]].decode(errors="replace")
 
 
-def _service_record(service: ServicePort, target: bytes, ttl_s: int) -> bytes:
-    rdata = _SRV.pack(0, 0, service.number) + target
+def _service_record(port: int, target: bytes, ttl_s: int) -> bytes:
+    rdata = _SRV.pack(0, 0, port) + target
     return wire.record_head(wire.SRV, ttl_s, len(rdata)) + rdata
 
 
@@ -185,7 +193,7 @@ def _glue(record: Record, target: bytes, ttl_s: int, *, enable_ipv6: bool) -> li
 
 
 def _elsewhere(query: Query, view: View) -> Outcome:
-    servers = view.servers
+    servers = view.servers_for(query.name)
     if not servers:
         return Response(wire.respond(query, wire.SERVFAIL))
     return Forward(query, servers)

@@ -7,13 +7,13 @@ the sandboxes whose view is another one now.
 from dataclasses import replace
 
 from cnm.types import Prefix
-from cnm_resolver.zone import Realm, Record, Server, Settings, View, Zone, usable
+from cnm_resolver.zone import NodeServers, Realm, Record, Settings, View, Zone
 
 
 class Directory:
     """Zones by network, records by endpoint, settings by sandbox. Every change may be repeated."""
 
-    def __init__(self, node_servers: tuple[Server, ...] = ()) -> None:
+    def __init__(self, node_servers: NodeServers = ()) -> None:
         self._realm = Realm(node_servers)
         self._zones: dict[str, Zone] = {}
         self._networks: dict[str, str] = {}
@@ -111,9 +111,9 @@ class Directory:
         zones = (self._zones.get(network_id) for network_id in settings.networks)
         return View(settings, tuple(zone for zone in zones if zone is not None), self._realm)
 
-    def set_node_servers(self, servers: tuple[Server, ...]) -> None:
+    def set_node_servers(self, servers: NodeServers) -> None:
         """Ask these from now on where a sandbox has no servers of its own; views need no change."""
-        self._realm.servers = usable(servers)
+        self._realm.servers = servers
 
     def networks(self) -> tuple[str, ...]:
         """List the networks that are known."""

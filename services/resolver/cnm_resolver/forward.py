@@ -1,12 +1,14 @@
 """Asking external servers: in order, the next one joining when those before are silent or fail."""
 
 import asyncio
+import time
 from collections import deque
 from pathlib import Path
 
 from cnm.types import parse_address
 from cnm_resolver import wire
 from cnm_resolver.config import LIMITS, Limits
+from cnm_resolver.counters import Counters
 from cnm_resolver.ports import Upstream
 from cnm_resolver.wire import Query
 from cnm_resolver.zone import Server, usable
@@ -15,9 +17,14 @@ from cnm_resolver.zone import Server, usable
 class Forwarder:
     """Races the servers of a question. NOERROR and NXDOMAIN are answers; whatever else lets the next one try."""
 
-    def __init__(self, upstream: Upstream, *, limits: Limits = LIMITS) -> None:
+    def __init__(self, upstream: Upstream, *, limits: Limits = LIMITS, counters: Counters | None = None) -> None:
         self._upstream = upstream
         self._limits = limits
+        self._counters = counters or Counters()
+
+    def recall(self, query: Query, servers: tuple[Server, ...], namespace: Path) -> bytes | None:  # noqa: ARG002
+        """Remember nothing."""
+        return None
 
     async def ask(self, query: Query, servers: tuple[Server, ...], namespace: Path, *, stream: bool) -> bytes:
         """Return the first answer; else the last error a server gave; else SERVFAIL, never nothing."""
@@ -64,11 +71,27 @@ class Forwarder:
         return None
 
     async def _attempt(self, server: Server, query: Query, namespace: Path, *, stream: bool) -> bytes | None:
+        health, began = self._counters.server(server), time.perf_counter()
+        health.asked += 1
         try:
             async with asyncio.timeout(self._limits.attempt_s):
-                return await self._upstream.exchange(server, query, namespace, stream=stream)
-        except OSError:  # TimeoutError is one
+                reply = await self._upstream.exchange(server, query, namespace, stream=stream)
+        except TimeoutError:
+            health.silent += 1
             return None
+        except OSError:
+            health.failed += 1
+            return None
+        except asyncio.CancelledError:  # another was quicker, or nobody waits any more
+            if time.perf_counter() - began > self._limits.backoff_s:
+                health.silent += 1
+            raise
+        health.last_s = time.perf_counter() - began
+        if wire.code_of(reply) in (wire.NOERROR, wire.NXDOMAIN):
+            health.answered += 1
+        else:
+            health.failed += 1
+        return reply
 
 
 def resolv_conf_servers(text: str) -> tuple[Server, ...]:

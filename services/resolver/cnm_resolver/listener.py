@@ -2,15 +2,20 @@
 
 import asyncio
 import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from cnm_resolver import wire
 from cnm_resolver.answer import Forward, Response, Rota, answer
 from cnm_resolver.config import LIMITS, Limits
-from cnm_resolver.ports import External, Namespaces, Send
+from cnm_resolver.counters import Counters
+from cnm_resolver.ports import External, Namespaces, Pair, Send
 from cnm_resolver.tcp import TcpServer
 from cnm_resolver.udp import UdpServer
 from cnm_resolver.zone import OWN_ADDRESS, View
+
+CLOSING_S = 0.5
 
 
 class Listener:
@@ -24,8 +29,10 @@ class Listener:
         rota: Rota,
         external: External,
         tasks: asyncio.TaskGroup,
+        counters: Counters,
         limits: Limits = LIMITS,
     ) -> None:
+        self._counters = counters
         self.namespace = namespace
         self.view = view
         self._rota = rota
@@ -35,6 +42,8 @@ class Listener:
         self._forwards: set[asyncio.Task[None]] = set()
         self._udp: UdpServer | None = None
         self._tcp: TcpServer | None = None
+        self._ports: tuple[int, ...] = ()
+        self._bound: socket.socket | None = None
 
     @property
     def forwards(self) -> int:
@@ -42,29 +51,79 @@ class Listener:
         return len(self._forwards)
 
     async def start(self, namespaces: Namespaces) -> None:
-        """Listen on random ports, so that the sandbox may use port 53 itself, then lead port 53 to them.
+        """Go on with the sockets that an earlier process left, or listen on random ports; lead port 53 to them.
+
+        Random ports, so that the sandbox may use port 53 itself. What was sent to the sockets while no process read
+        them is answered now.
 
         Raises:
             OSError: the namespace is gone, or the kernel refused; nothing stays open then.
         """
+        name = self.view.settings.sandbox_id
+        left = await namespaces.take(name, self.namespace)
+        pair = left or await self._bind(namespaces)
+        self._ports = tuple(each.getsockname()[1] for each in pair)
+        self._bound = pair[0]
         try:
-            udp = await self._bind(namespaces, socket.SOCK_DGRAM)
-            self._udp = UdpServer(udp, self, limits=self._limits)
-            tcp = await self._bind(namespaces, socket.SOCK_STREAM)
-            self._tcp = await TcpServer.start(tcp, self, limits=self._limits)
-            await namespaces.redirect(self.namespace, udp.getsockname()[1], tcp.getsockname()[1])
+            self._udp = UdpServer(pair[0], self, limits=self._limits)
+            self._tcp = await TcpServer.start(pair[1], self, limits=self._limits)
+            await self.mend(namespaces)
+            if left is None:
+                await namespaces.leave(name, pair)
         except BaseException:  # cancelled or refused: leave no socket behind
             self.close()
+            pair[1].close()
             raise
 
-    async def _bind(self, namespaces: Namespaces, kind: int) -> socket.socket:
-        sock = await namespaces.open_socket(self.namespace, socket.AF_INET, kind)
+    async def mend(self, namespaces: Namespaces) -> bool:
+        """Lead port 53 to the sockets where it does not; tell whether it did not.
+
+        Raises:
+            OSError: the namespace is gone, or the kernel refused.
+        """
+        if await self.is_led(namespaces):
+            return False
+        udp_port, tcp_port = self._ports
+        await namespaces.redirect(self.namespace, udp_port, tcp_port)
+        return True
+
+    async def is_home(self, namespaces: Namespaces) -> bool:
+        """Tell whether the sockets are of the namespace that is at the path now."""
+        return self._bound is not None and await namespaces.holds(self.namespace, self._bound)
+
+    async def is_led(self, namespaces: Namespaces) -> bool:
+        """Tell whether port 53 leads to the sockets.
+
+        Raises:
+            OSError: the namespace is gone, or the kernel does not tell.
+        """
+        udp_port, tcp_port = self._ports
+        return await namespaces.is_redirected(self.namespace, udp_port, tcp_port)
+
+    async def _bind(self, namespaces: Namespaces) -> Pair:
+        opened: list[socket.socket] = []
         try:
-            sock.bind((str(OWN_ADDRESS), 0))
-        except OSError:
-            sock.close()
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                opened.append(await namespaces.open_socket(self.namespace, socket.AF_INET, kind))
+                opened[-1].bind((str(OWN_ADDRESS), 0))
+        except BaseException:
+            for each in opened:
+                each.close()
             raise
-        return sock
+        return opened[0], opened[1]
+
+    async def drain(self) -> None:
+        """Read no more, and answer what was read; whoever reads the sockets after us has the rest."""
+        if self._udp is not None:
+            self._udp.pause()
+        if self._tcp is not None:
+            self._tcp.finish()
+        if self._forwards:
+            await asyncio.wait(self._forwards, timeout=self._limits.overall_s)
+        if self._tcp is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSING_S):
+                    await self._tcp.wait_closed()
 
     def close(self) -> None:
         """Close the sockets and give up what is under way; closing twice is fine."""
@@ -85,27 +144,45 @@ class Listener:
 
     def serve(self, packet: bytes, send: Send, *, stream: bool) -> bool:
         """Answer a packet from the view, or ask outside; false when there will be no reply."""
+        began = self._counters.begin()
         outcome = answer(packet, self.view, self._rota, stream=stream)
         if isinstance(outcome, Response):
             send(outcome.packet)
+            self._counters.count("own", packet, outcome.packet, self.view, began=began)
             return True
         if isinstance(outcome, Forward):
             self._forward(outcome, send, stream=stream)
             return True
+        self._counters.count("dropped", packet, None, self.view)
         return False
 
     def _forward(self, forward: Forward, send: Send, *, stream: bool) -> None:
+        query = forward.query
+        known = self._external.recall(query, forward.servers, self.namespace)
+        if known is not None:
+            send(known if stream else wire.cut(known, query))
+            self._counters.count("kept", query.packet, known, self.view)
+            return
         if len(self._forwards) >= self._limits.forwards:
-            send(wire.respond(forward.query, wire.REFUSED))
+            refused = wire.respond(query, wire.REFUSED)
+            send(refused)
+            self._counters.count("own", query.packet, refused, self.view)
             return
         task = self._tasks.create_task(self._ask(forward, send, stream=stream))
         self._forwards.add(task)
         task.add_done_callback(self._forwards.discard)
 
+    async def resolve(self, packet: bytes) -> bytes:
+        """Return the reply to a packet, the way that a client over TCP gets it."""
+        replied: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.serve(packet, lambda reply: None if replied.done() else replied.set_result(reply), stream=True)
+        return await replied
+
     async def _ask(self, forward: Forward, send: Send, *, stream: bool) -> None:
-        query = forward.query
+        query, began = forward.query, time.perf_counter()
         reply = await self._external.ask(query, forward.servers, self.namespace, stream=stream)
         send(reply if stream else wire.cut(reply, query))
+        self._counters.count("outside", query.packet, reply, self.view, began=began)
 
 
 class Listeners:
@@ -118,7 +195,9 @@ class Listeners:
         tasks: asyncio.TaskGroup,
         *,
         limits: Limits = LIMITS,
+        counters: Counters | None = None,
     ) -> None:
+        self.counters = counters or Counters()
         self._namespaces = namespaces
         self._external = external
         self._tasks = tasks
@@ -138,18 +217,30 @@ class Listeners:
         if former is not None and former.namespace == namespace:
             former.view = view
             return
+        await self._begin(sandbox_id, namespace, view)
+        if former is not None:
+            await former.stop(self._namespaces)
+
+    async def _begin(self, sandbox_id: str, namespace: Path, view: View) -> None:
         listener = Listener(
             namespace,
             view,
             rota=self._rota,
             external=self._external,
             tasks=self._tasks,
+            counters=self.counters,
             limits=self._limits,
         )
         await listener.start(self._namespaces)
         self._listeners[sandbox_id] = listener
-        if former is not None:
-            await former.stop(self._namespaces)
+
+    async def resolve(self, sandbox_id: str, packet: bytes) -> bytes:
+        """Answer a packet of our own as a sandbox is answered.
+
+        Raises:
+            KeyError: the sandbox is not served.
+        """
+        return await self._listeners[sandbox_id].resolve(packet)
 
     def update(self, view: View) -> None:
         """Let a sandbox see something else from the next question on; an unknown one is left alone."""
@@ -162,9 +253,40 @@ class Listeners:
         listener = self._listeners.pop(sandbox_id, None)
         if listener is not None:
             await listener.stop(self._namespaces)
+            await self._namespaces.forget(sandbox_id)
+
+    async def mend(self, sandbox_id: str) -> bool:
+        """Lead a served sandbox's port 53 to us where it does not; tell whether it did not.
+
+        A namespace that was made anew at the same path gets new sockets.
+
+        Raises:
+            KeyError: the sandbox is not served.
+            OSError: the namespace is gone, or the kernel refused.
+        """
+        listener = self._listeners[sandbox_id]
+        if await listener.is_home(self._namespaces):
+            return await listener.mend(self._namespaces)
+        await self._begin(sandbox_id, listener.namespace, listener.view)
+        listener.close()
+        return True
+
+    async def is_led(self, sandbox_id: str) -> bool:
+        """Tell whether a served sandbox's port 53 leads to us.
+
+        Raises:
+            KeyError: the sandbox is not served.
+            OSError: the namespace is gone, or the kernel does not tell.
+        """
+        listener = self._listeners[sandbox_id]
+        return await listener.is_home(self._namespaces) and await listener.is_led(self._namespaces)
+
+    async def drain(self) -> None:
+        """Read no more, and answer what was read."""
+        await asyncio.gather(*(listener.drain() for listener in self._listeners.values()))
 
     def close_all(self) -> None:
-        """Stop serving. The redirects stay: the next process to serve these sandboxes replaces them."""
+        """Stop serving. Redirects and what was left for it stay: the next process takes them, or replaces them."""
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()

@@ -1,16 +1,20 @@
 """The names of a node: what the controller said of them, and who is served with them."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnm.bus import KeyedOrder
 from cnm.errors import NotFound, Unavailable
+from cnm.messages.drift import Difference
 from cnm.messages.names import NameRecord, ResolverSandbox, ZoneSpec
 from cnm.messages.node import NameSlice
+from cnm.patrol import Patrol
+from cnm.types import Address
 from cnm_resolver.directory import Directory
 from cnm_resolver.listener import Listeners
-from cnm_resolver.zone import TTL_S, Record, Server, Settings
+from cnm_resolver.zone import TTL_S, Record, Server, ServicePort, Settings
 
 
 @dataclass
@@ -24,6 +28,7 @@ class Names:
     listeners: Listeners
     _touched: set[str] = field(default_factory=set)
     _order: KeyedOrder = field(default_factory=KeyedOrder)
+    _patrol: Patrol[str] = field(default_factory=Patrol)
 
     def asking(self) -> None:
         """Note that a slice is being asked for: what commands touch from now on is newer."""
@@ -58,6 +63,7 @@ class Names:
                 ipv4=record.ipv4_address,
                 ipv6=record.ipv6_address,
                 ready=record.ready,
+                ports=tuple(ServicePort(each.first, each.protocol, last=each.last) for each in record.ports),
             )
         )
 
@@ -76,9 +82,13 @@ class Names:
             sandbox_id=sandbox.sandbox_id,
             networks=tuple(sandbox.networks),
             servers=tuple(Server(address, inside=True) for address in sandbox.servers),
+            domains={domain: _network_servers(servers) for domain, servers in sandbox.domains.items()},
             ndots_set=sandbox.ndots_set,
             external=sandbox.external or bool(sandbox.servers),
             ttl_s=TTL_S,
+            extra_hosts=tuple((each.name, each.address) for each in sandbox.hosts),
+            links=sandbox.links,
+            node_addresses=tuple(sandbox.node_addresses),
         )
         view = self.directory.put_sandbox(settings)
         try:
@@ -113,6 +123,35 @@ class Names:
         done += self._converge_records(wanted.records, ours)
         done += await self._converge_sandboxes(wanted.sandboxes, ours)
         return done
+
+    def suspect_all(self) -> None:
+        """Have every sandbox looked at in the next ``mend``."""
+        self._patrol.suspect_all()
+
+    async def mend(self, wanted: NameSlice) -> list[Difference]:
+        """Look whether port 53 of each served sandbox leads to us, in turn, and lead it where it does not."""
+        served = {each.sandbox_id: each for each in wanted.sandboxes if each.sandbox_id in self.listeners}
+        found: list[Difference] = []
+        for sandbox_id in self._patrol.turn({key: each.namespace for key, each in served.items()}):
+            async with self._order.turn(sandbox_id):
+                with suppress(KeyError, OSError):  # it, or its namespace, is gone
+                    if await self.listeners.mend(sandbox_id):
+                        found.append(_not_led(served[sandbox_id], repaired=True))
+        return found
+
+    async def compare(self, wanted: NameSlice) -> list[Difference]:
+        """Return what ``converge`` and ``mend`` would do; nothing is changed."""
+        found: list[Difference] = []
+        for each in wanted.sandboxes:
+            if each.sandbox_id in wanted.busy or each.sandbox_id in self._touched:
+                continue
+            try:
+                led = await self.listeners.is_led(each.sandbox_id)
+            except (KeyError, OSError):
+                led = False
+            if not led:
+                found.append(_not_led(each, repaired=False))
+        return found
 
     def _converge_zones(self, zones: Iterable[ZoneSpec], ours: Callable[[str], bool]) -> list[str]:
         there = {zone.network_id for zone in zones}
@@ -161,3 +200,19 @@ class Names:
     def _show(self, sandboxes: Iterable[str]) -> None:
         for sandbox_id in sandboxes:
             self.listeners.update(self.directory.view(sandbox_id))
+
+
+def _network_servers(addresses: Iterable[Address]) -> tuple[Server, ...]:
+    """Return the servers that a network names: the node's own are asked from there, others from the sandbox."""
+    return tuple(Server(address, inside=not address.is_loopback) for address in addresses)
+
+
+def _not_led(sandbox: ResolverSandbox, *, repaired: bool) -> Difference:
+    return Difference(
+        worker="",
+        what="redirect",
+        about=f"sandbox {sandbox.sandbox_id[:12]}",
+        id=sandbox.sandbox_id,
+        value=f"lead 127.0.0.11 port 53 of {sandbox.namespace} to the embedded DNS",
+        repaired=repaired,
+    )

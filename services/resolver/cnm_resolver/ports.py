@@ -12,6 +12,10 @@ Send = Callable[[bytes], None]
 """Send a reply to whoever asked; never raises."""
 
 
+Pair = tuple[socket.socket, socket.socket]
+"""The sockets of a sandbox: UDP, TCP."""
+
+
 class Namespaces(Protocol):
     """Network namespaces, by path; None is the process's own."""
 
@@ -20,6 +24,30 @@ class Namespaces(Protocol):
 
         Raises:
             OSError: there is no such namespace, or no descriptor is left.
+        """
+        ...
+
+    async def take(self, name: str, namespace: Path) -> Pair | None:
+        """Return the sockets that an earlier process left for a sandbox, if they are of this namespace."""
+        ...
+
+    async def leave(self, name: str, pair: Pair) -> None:
+        """Leave a sandbox's sockets for the process that comes after, whatever becomes of this one."""
+        ...
+
+    async def forget(self, name: str) -> None:
+        """Leave a sandbox's sockets to nobody."""
+        ...
+
+    async def holds(self, namespace: Path, opened: socket.socket) -> bool:
+        """Tell whether a socket is of the namespace that is at a path now."""
+        ...
+
+    async def is_redirected(self, namespace: Path, udp_port: int, tcp_port: int) -> bool:
+        """Tell whether 127.0.0.11 port 53 leads to these ports.
+
+        Raises:
+            OSError: there is no such namespace, or the kernel does not tell.
         """
         ...
 
@@ -50,6 +78,10 @@ class Upstream(Protocol):
 
 class External(Protocol):
     """All that is not ours. A cache is one of these before another."""
+
+    def recall(self, query: Query, servers: tuple[Server, ...], namespace: Path) -> bytes | None:
+        """Return a reply that is at hand."""
+        ...
 
     async def ask(self, query: Query, servers: tuple[Server, ...], namespace: Path, *, stream: bool) -> bytes:
         """Return a reply in any case."""

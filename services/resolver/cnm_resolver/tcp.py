@@ -17,8 +17,7 @@ class TcpServer:
         self.desk = desk
         self.limits = limits
         self._connections: set[Connection] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._empty: asyncio.Event | None = None  # an Event takes 760 bytes, and every sandbox has one of us
         self._server: asyncio.Server | None = None
 
     @classmethod
@@ -34,13 +33,12 @@ class TcpServer:
         if len(self._connections) >= self.limits.connections:
             return False
         self._connections.add(connection)
-        self._empty.clear()
         return True
 
     def forget(self, connection: "Connection") -> None:
         """Count a connection out, whether or not it was admitted."""
         self._connections.discard(connection)
-        if not self._connections:
+        if self._empty is not None and not self._connections:
             self._empty.set()
 
     def close(self) -> None:
@@ -50,9 +48,18 @@ class TcpServer:
         for connection in tuple(self._connections):
             connection.abort()
 
+    def finish(self) -> None:
+        """Stop accepting, and close each connection once its client has what it is owed."""
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self._connections):
+            connection.finish()
+
     async def wait_closed(self) -> None:
         """Wait until the dropped connections are really closed, so that their clients know."""
-        await self._empty.wait()
+        if self._connections:
+            self._empty = asyncio.Event()
+            await self._empty.wait()
 
 
 class Connection(asyncio.Protocol):
@@ -107,6 +114,13 @@ class Connection(asyncio.Protocol):
         """Go on where it stopped."""
         self._paused = False
         self._schedule()
+
+    def finish(self) -> None:
+        """Take no more questions, and close once all are answered."""
+        self._ended = True
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._close_if_done()
 
     def abort(self) -> None:
         """Drop the client."""

@@ -2,15 +2,19 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from cnm.kernel.netlink import SO_RCVBUFFORCE
 from cnm_resolver import wire
 from cnm_resolver.config import LIMITS, Limits
 from cnm_resolver.ports import Desk
 from cnm_resolver.zone import Server
 
 _PACKET_SIZE = 4096
+_BUFFER_BYTES = 1 << 20
+"""What may wait in a socket: the kernel's usual 208 KiB hold 190 questions, and a client waits 5 s for a lost one."""
 
 
 class UdpServer:
@@ -21,6 +25,8 @@ class UdpServer:
         self._desk = desk
         self._burst = range(limits.burst)
         self._loop = asyncio.get_running_loop()
+        with suppress(PermissionError):
+            sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER_BYTES)
         self._loop.add_reader(sock.fileno(), self._read)
 
     def _read(self) -> None:
@@ -38,9 +44,14 @@ class UdpServer:
         except OSError:  # a full buffer, a firewall, or a socket that was closed meanwhile: the client asks again
             return
 
+    def pause(self) -> None:
+        """Stop reading."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+
     def close(self) -> None:
         """Stop reading and close the socket."""
-        self._loop.remove_reader(self._socket.fileno())
+        self.pause()
         self._socket.close()
 
 

@@ -7,13 +7,15 @@ sends: what cannot be read becomes a ``Fault``.
 import socket
 import struct
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
+from contextlib import suppress
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
 
 from cnm.types import Address
 
-A, SOA, PTR, MX, TXT, AAAA, SRV, OPT, IXFR, AXFR, ANY = 1, 6, 12, 15, 16, 28, 33, 41, 251, 252, 255
+A, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, OPT, IXFR, AXFR, ANY = 1, 5, 6, 12, 15, 16, 28, 33, 41, 251, 252, 255
 IN = 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 
@@ -27,15 +29,25 @@ _QUESTION_END = struct.Struct("!HH")
 _HEADER = struct.Struct("!2sHHHHH")
 _RECORD = struct.Struct("!HHIH")
 _OPT = struct.Struct("!BHHIH")
+_TTL = struct.Struct("!I")
 
-_RESPONSE, _OPCODE, _TRUNCATED = 0x8000, 0x7800, 0x0200
+_OPTION = struct.Struct("!HH")
+_NEIGHBOURLY = (10, 11, 12)
+"""EDNS options between two neighbours alone: cookie (RFC 7873), keepalive (RFC 7828), padding (RFC 7830)."""
+
+_IN_ADDR, _IP6 = b"\7in-addr\4arpa\0", b"\3ip6\4arpa\0"
+
+_RESPONSE, _OPCODE, _TRUNCATED, _RECURSION = 0x8000, 0x7800, 0x0200, 0x0100
 _COPIED = 0x0110  # RD and CD
 _OURS = 0x8080  # QR and RA; never AA
 _DO = 0x8000
 
 
 class Query(msgspec.Struct, frozen=True, gc=False):
-    """One question of a client: ``name`` is its lower-case wire form, ``size`` what it takes over UDP."""
+    """One question of a client: ``name`` is its lower-case wire form, ``size`` what it takes over UDP.
+
+    ``portable`` is one whose answer others may be given, too: recursive, and without options that change it.
+    """
 
     packet: bytes
     flags: int
@@ -45,6 +57,7 @@ class Query(msgspec.Struct, frozen=True, gc=False):
     end: int
     size: int
     edns: bytes
+    portable: bool = False
 
     @property
     def question(self) -> bytes:
@@ -84,20 +97,25 @@ def parse(packet: bytes) -> Query | Fault:
     kind, klass = _QUESTION_END.unpack_from(packet, end + 1)
     end += 5
     if not (answers or authorities or additionals):
-        return Query(packet, flags, name, kind, klass, end, MIN_UDP_SIZE, b"")
+        return Query(packet, flags, name, kind, klass, end, MIN_UDP_SIZE, b"", bool(flags & _RECURSION))
     try:
-        size, option = _edns(packet, end, answers + authorities, additionals)
+        size, option, plain = _edns(packet, end, answers + authorities, additionals)
     except (struct.error, IndexError, ValueError):
         return _fault(packet, flags, FORMERR)
-    query = Query(packet, flags, name, kind, klass, end, size, option)
+    portable = plain and bool(flags & _RECURSION) and answers + authorities == 0
+    query = Query(packet, flags, name, kind, klass, end, size, option, portable)
     if option and option[5]:
         return Fault(respond(query, NOERROR))  # BADVERS: the upper bits of the code stand in the option
     return query
 
 
-def _edns(packet: bytes, offset: int, before: int, additionals: int) -> tuple[int, bytes]:
-    """Find the EDNS record; return the client's UDP size and the record that answers it."""
+def _edns(packet: bytes, offset: int, before: int, additionals: int) -> tuple[int, bytes, bool]:
+    """Find the EDNS record; return the client's UDP size, the record that answers it, and whether it is all there is.
+
+    It is not when other records are there, or options but those that are between two neighbours alone.
+    """
     found: tuple[int, bytes] | None = None
+    plain = additionals <= 1
     for index in range(before + additionals):
         root = packet[offset] == 0
         offset = _skip_name(packet, offset)
@@ -106,12 +124,25 @@ def _edns(packet: bytes, offset: int, before: int, additionals: int) -> tuple[in
         if offset > len(packet):
             raise ValueError("a record ends behind the packet")
         if kind != OPT or index < before:
+            plain = False
             continue
         if found is not None or not root:
             raise ValueError("more than one EDNS record, or one with a name")
         version = ttl >> 16 & 0xFF
         found = max(size, MIN_UDP_SIZE), _OPT.pack(0, OPT, OWN_UDP_SIZE, (version > 0) << 24 | ttl & _DO, 0)
-    return found or (MIN_UDP_SIZE, b"")
+        plain = plain and _is_plain(packet[offset - length : offset])
+    return *(found or (MIN_UDP_SIZE, b"")), plain
+
+
+def _is_plain(options: bytes) -> bool:
+    """Tell whether there are only EDNS options that change no answer."""
+    offset = 0
+    while offset + 4 <= len(options):
+        code, length = _OPTION.unpack_from(options, offset)
+        if code not in _NEIGHBOURLY:
+            return False
+        offset += 4 + length
+    return offset == len(options)
 
 
 def _skip_name(packet: bytes, offset: int) -> int:
@@ -175,6 +206,12 @@ def record(owner: bytes, kind: int, ttl_s: int, rdata: bytes) -> bytes:
     return owner + _RECORD.pack(kind, IN, ttl_s, len(rdata)) + rdata
 
 
+def ask_for(name: bytes, kind: int) -> bytes:
+    """Write a question for a name in wire form, recursion desired."""
+    return _HEADER.pack(b"\0\0", 0x0100, 1, 0, 0, 0) + name + _QUESTION_END.pack(kind, IN)
+
+
+@lru_cache(maxsize=4096)  # reverse lookups and services write the same names again and again
 def encode_name(text: str) -> bytes | None:
     """Write a name in lower-case wire form; None when DNS cannot carry it (a label over 63 bytes)."""
     labels = text.lower().removesuffix(".").encode().split(b".")
@@ -182,6 +219,12 @@ def encode_name(text: str) -> bytes | None:
         return None
     name = b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
     return name if len(name) <= 255 else None
+
+
+def text_of(name: bytes) -> str:
+    """Write a name in wire form for people; what is not ASCII is escaped."""
+    labels = (name[offset + 1 : offset + 1 + name[offset]] for offset in labels_of(name))
+    return ".".join(label.decode("ascii", "backslashreplace") for label in labels) or "."
 
 
 def labels_of(name: bytes) -> list[int]:
@@ -208,6 +251,13 @@ def reverse_address(name: bytes) -> tuple[Address, int] | None:
             return IPv6Address(int(digits.ljust(32, "0"), 16)), 4 * len(digits)
         case _:
             return None
+
+
+def reverse_name(address: Address) -> bytes:
+    """Write the name below which an address is looked up, in lower-case wire form."""
+    if address.version == 4:
+        return b"".join(b"%c%d" % (len(str(octet)), octet) for octet in reversed(address.packed)) + _IN_ADDR
+    return b"".join(b"\1" + digit.encode() for digit in reversed(address.packed.hex())) + _IP6
 
 
 def _is_octet(label: bytes) -> bool:
@@ -240,6 +290,23 @@ def code_of(reply: bytes) -> int:
     return reply[3] & 0x0F
 
 
+def addresses_of(reply: bytes) -> list[Address]:
+    """Read the addresses out of a reply's answers; other records, and what cannot be read, are passed over."""
+    found: list[Address] = []
+    with suppress(IndexError, ValueError, struct.error):
+        questions, answers, _, _ = struct.unpack_from("!HHHH", reply, 4)
+        offset = 12
+        for _ in range(questions):
+            offset = _skip_name(reply, offset) + _QUESTION_END.size
+        for _ in range(answers):
+            offset = _skip_name(reply, offset)
+            kind, _, _, length = _RECORD.unpack_from(reply, offset)
+            offset += _RECORD.size + length
+            if (kind, length) in ((A, 4), (AAAA, 16)):
+                found.append(ip_address(reply[offset - length : offset]))
+    return found
+
+
 def cut(reply: bytes, query: Query) -> bytes:
     """Pass on a reply over UDP: whole when the client takes its size, else empty and marked truncated."""
     if len(reply) <= query.size:
@@ -252,3 +319,87 @@ def cut(reply: bytes, query: Query) -> bytes:
 def family_of(address: Address) -> socket.AddressFamily:
     """Give the socket family that reaches an address."""
     return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """An answer that may be given again: ``body`` is all behind the question but the EDNS record.
+
+    ``ttls`` are the places of life times in it. It lives ``life_s``, which for one that says that there is nothing is
+    what the zone says of that (RFC 2308); 0 is not at all. ``answered`` tells the two apart.
+    """
+
+    flags: int
+    counts: tuple[int, int, int]
+    body: bytes
+    ttls: tuple[int, ...]
+    life_s: int
+    answered: bool
+
+    def to(self, query: Query, age_s: int = 0, *, ttl_s: int | None = None) -> bytes:
+        """Write it as the reply to a question: life times so much shorter, or all of them one."""
+        body = bytearray(self.body)
+        for place in self.ttls:
+            left = ttl_s if ttl_s is not None else max(0, _TTL.unpack_from(body, place)[0] - age_s)
+            _TTL.pack_into(body, place, left)
+        edns = query.edns
+        answers, authorities, additionals = self.counts
+        header = _HEADER.pack(
+            query.packet[:2],
+            self.flags | query.flags & _RECURSION,
+            1,
+            answers,
+            authorities,
+            additionals + (1 if edns else 0),
+        )
+        return b"".join((header, query.question, body, edns))
+
+
+def read_reply(packet: bytes, query: Query) -> Reply | None:
+    """Read a reply that may be given again; None of one that was cut, makes no sense, or says nothing."""
+    try:
+        return _read_reply(packet, query)
+    except (struct.error, IndexError, ValueError):
+        return None
+
+
+def _read_reply(packet: bytes, query: Query) -> Reply | None:
+    flags, questions, *counts = _COUNTS.unpack_from(packet, 2)
+    if flags & _TRUNCATED or questions != 1 or packet[12 : query.end].lower() != query.question.lower():
+        return None
+    offset = last = query.end
+    ttls: list[int] = []
+    lives: list[int] = []
+    absent_s, answered, options = 0, False, 0
+    for section, count in enumerate(counts):
+        for _ in range(count):
+            if options:
+                return None  # what comes behind an EDNS record would have to move
+            offset = _skip_name(packet, offset)
+            kind, _, ttl_s, length = _RECORD.unpack_from(packet, offset)
+            end = offset + _RECORD.size + length
+            if end > len(packet):
+                return None
+            if kind == OPT:
+                if section < 2 or ttl_s & ~_DO:  # an extended code, or another version
+                    return None
+                options += 1
+                continue
+            ttl_s = 0 if ttl_s >> 31 else ttl_s  # RFC 2181, section 8
+            ttls.append(offset + 4 - query.end)
+            if section < 2:
+                lives.append(ttl_s)
+            answered |= section == 0 and query.kind in (kind, ANY)
+            if section == 1 and kind == SOA:
+                absent_s = min(ttl_s, _TTL.unpack_from(packet, end - 4)[0])
+            offset = last = end
+    answered &= flags & 0x0F == NOERROR
+    if not answered:
+        lives.append(absent_s)
+    return Reply(
+        flags=flags & ~_RECURSION,
+        counts=(counts[0], counts[1], counts[2] - options),
+        body=packet[query.end : last],
+        ttls=tuple(ttls),
+        life_s=min(lives),
+        answered=answered,
+    )

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from cnm import worker
+from cnm.bus import Route
 from cnm.kernel.watch import watching_routes
+from cnm.messages.drift import CompareSandboxes, Difference
 from cnm.messages.ipam import NodeRoute, ReportRoutes
 from cnm.messages.node import GetSandboxSlice, SandboxSlice
 from cnm.worker import Converging, Service, Worker
@@ -21,8 +23,11 @@ async def build(own: Worker) -> AsyncIterator[Service]:
         async def ask(clock: int | None) -> SandboxSlice:
             return await own.bus.ask(GetSandboxSlice(node=own.settings.node, known_clock=clock))
 
-        async def apply(wanted: SandboxSlice) -> Sequence[str]:
-            return (await service.converge(wanted)).lines()
+        async def apply(wanted: SandboxSlice) -> Sequence[Difference]:
+            return (await service.converge(wanted)).differences(wanted, repaired=True)
+
+        async def look(wanted: SandboxSlice) -> Sequence[Difference]:
+            return (await service.compare(wanted)).differences(wanted, repaired=False)
 
         async def tell(routes: Sequence[NodeRoute]) -> None:
             await own.bus.ask(ReportRoutes(node=own.settings.node, routes=list(routes)))
@@ -31,11 +36,18 @@ async def build(own: Worker) -> AsyncIterator[Service]:
         async with worker.reporting(own, service.describe):
             with watching_routes(reports.note):
                 await reports.once()
-                converging = Converging(lambda clock: service.fetch(ask, clock), apply)
+                converging = Converging(
+                    own,
+                    lambda clock: service.fetch(ask, clock),
+                    apply,
+                    look=look,
+                    suspect_all=service.suspect_all,
+                )
                 await converging.first()
                 own.tasks.create_task(reports.keep())
                 own.tasks.create_task(converging.keep())
-                yield Service(routes=service.routes())
+                compare = Route(command=CompareSandboxes, handler=converging.compare)
+                yield Service(routes=[*service.routes(), compare])
 
 
 def main() -> None:

@@ -5,19 +5,24 @@ from pathlib import Path
 from typing import Self
 
 from cnm.errors import Invalid
+from cnm.patrol import BUDGET_S
 from cnm.settings import WorkerSettings
 from cnm.types import Address, parse_address
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Where the node's files are, and its address when that was told."""
+    """Where the node's files are, and its address when that was told.
+
+    ``patrol_budget_s`` is what a comparison may take for looking at that of which nothing tells that it changed.
+    """
 
     run_dir: Path = Path("/run/cnm")
     node_address: Address | None = None
     hosts: Path = Path("/etc/hosts")
     resolv_conf: Path = Path("/etc/resolv.conf")
     systemd_resolv_conf: Path = Path("/run/systemd/resolve/resolv.conf")
+    patrol_budget_s: float = BUDGET_S
 
     @property
     def namespaces(self) -> Path:

@@ -12,14 +12,17 @@ a user's edit.
 import errno
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from cnm.messages.namespace import SandboxSpec
 from cnm_sandbox import hosts, resolv
 from cnm_sandbox.config import Settings
 from cnm_sandbox.namespace import HOST
+
+Glance = tuple[int, int, int, int] | None
 
 MODE = 0o644
 DIRECTORY_MODE = 0o755
@@ -31,6 +34,15 @@ def read(path: Path) -> str:
         return path.read_text(errors="surrogateescape")
     except FileNotFoundError:
         return ""
+
+
+def glance(path: str | Path) -> Glance:
+    """Return what tells that a file is another one, or was written to; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # a tenth of Path.stat's time, and there are thousands
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def write_in_place(path: Path, text: str) -> None:
@@ -64,11 +76,20 @@ class SandboxFiles:
             return settings.systemd_resolv_conf
         return settings.resolv_conf
 
+    def glance_origins(self) -> tuple[Glance, ...]:
+        """Return what tells that the node's own files are others than before."""
+        settings = self._settings
+        return tuple(map(glance, (settings.hosts, settings.resolv_conf, settings.systemd_resolv_conf)))
+
     def write(self, spec: SandboxSpec) -> tuple[str, ...]:
         """Make both files stand; return the paths of those that were written."""
-        return tuple(path for path, written in (self._hosts(spec), self._resolv_conf(spec)) if written)
+        return tuple(each.path for each in (self._hosts(spec), self._resolv_conf(spec)) if _replace(each))
 
-    def _hosts(self, spec: SandboxSpec) -> tuple[str, bool]:
+    def compare(self, spec: SandboxSpec) -> tuple[str, ...]:
+        """Return the paths of those that ``write`` would write."""
+        return tuple(each.path for each in (self._hosts(spec), self._resolv_conf(spec)) if not _holds(each))
+
+    def _hosts(self, spec: SandboxSpec) -> "_Text":
         if spec.namespace == HOST:
             wanted = hosts.extend(read(self._settings.hosts), spec.hosts)
         else:
@@ -77,21 +98,27 @@ class SandboxFiles:
         record = hosts_record(path)
         ours = read(record).splitlines()
         text = hosts.merge(wanted, read(path), frozenset(ours))
-        return spec.hosts_path, _replace(path, text, record, ours, wanted.splitlines())
+        return _Text(spec.hosts_path, text, record, ours, wanted.splitlines())
 
-    def _resolv_conf(self, spec: SandboxSpec) -> tuple[str, bool]:
+    def _resolv_conf(self, spec: SandboxSpec) -> "_Text":
         if spec.namespace == HOST:
             wanted = resolv.render_host(
                 read(self._settings.resolv_conf), servers=spec.servers, search=spec.search, options=spec.options
             )
+        elif not spec.embedded:
+            wanted = resolv.render_external(
+                resolv.parse(read(self.origin())),
+                servers=spec.servers, search=spec.search, options=spec.options, enable_ipv6=spec.enable_ipv6,
+            )  # fmt: skip
         else:
             wanted = resolv.render(resolv.parse(read(self.origin())), search=spec.search, options=spec.options)
         path = Path(spec.resolv_conf_path)
         record = resolv_conf_record(path)
         ours = read(record).split()
-        if resolv.is_edited(read(path), ours):
-            return spec.resolv_conf_path, False
-        return spec.resolv_conf_path, _replace(path, wanted, record, ours, [resolv.fingerprint(wanted)])
+        edited = read(path)
+        if resolv.is_edited(edited, ours):
+            return _Text(spec.resolv_conf_path, edited, record, ours, ours)
+        return _Text(spec.resolv_conf_path, wanted, record, ours, [resolv.fingerprint(wanted)])
 
     def remove(self, spec: SandboxSpec) -> None:
         """Remove a sandbox's files and its directory; what is gone is fine."""
@@ -116,18 +143,34 @@ def resolv_conf_record(path: Path) -> Path:
     return path.with_name(path.name + ".hash")
 
 
-def _replace(path: Path, text: str, record: Path, ours: Collection[str], after: Collection[str]) -> bool:
+@dataclass(frozen=True)
+class _Text:
+    """What a file should hold, and its record: what it holds now and what it should hold after."""
+
+    path: str
+    text: str
+    record: Path
+    ours: Sequence[str]
+    after: Sequence[str]
+
+
+def _holds(wanted: _Text) -> bool:
+    path = Path(wanted.path)
+    return path.exists() and read(path) == wanted.text
+
+
+def _replace(wanted: _Text) -> bool:
     """Write a file and its record where they differ; tell whether the file did."""
-    if path.exists() and read(path) == text:
-        if list(ours) != list(after):
-            _write_record(record, after)
+    if _holds(wanted):
+        if wanted.ours != wanted.after:
+            _write_record(wanted.record, wanted.after)
         return False
-    wide = [*after, *(each for each in ours if each not in after)]
-    if list(ours) != wide:
-        _write_record(record, wide)
-    write_in_place(path, text)
-    if wide != list(after):
-        _write_record(record, after)
+    wide = [*wanted.after, *(each for each in wanted.ours if each not in wanted.after)]
+    if wanted.ours != wide:
+        _write_record(wanted.record, wide)
+    write_in_place(Path(wanted.path), wanted.text)
+    if wide != wanted.after:
+        _write_record(wanted.record, wanted.after)
     return True
 
 

@@ -6,7 +6,16 @@ from functools import partial
 from cnm.bus import Route
 from cnm.errors import Invalid
 from cnm.messages.message import Empty
-from cnm.messages.namespace import EnsureSandbox, RemoveSandbox, RouteSandbox, SandboxSpec
+from cnm.messages.namespace import (
+    CountNamespace,
+    EnsureSandbox,
+    LookAtPort,
+    NamespaceCounters,
+    PortSight,
+    RemoveSandbox,
+    RouteSandbox,
+    SandboxSpec,
+)
 from cnm.touched import Touched
 from cnm_sandbox import resolv
 from cnm_sandbox.namespace import HOST, sysctl_faults
@@ -63,6 +72,26 @@ async def remove_sandbox(command: RemoveSandbox, *, node: Node, touched: Touched
     return Empty()
 
 
+async def count_namespace(command: CountNamespace, *, node: Node) -> NamespaceCounters:
+    """Read the counters of a namespace's interfaces.
+
+    Raises:
+        NotFound: no such namespace.
+
+    """
+    return await node.count(command.namespace)
+
+
+async def look_at_port(command: LookAtPort, *, node: Node) -> PortSight:
+    """Look who listens on a port of a namespace.
+
+    Raises:
+        NotFound: no such namespace.
+
+    """
+    return await node.look(command.namespace, command.protocol, command.port)
+
+
 def _own(namespace: str) -> Sequence[str]:
     """Return a namespace to be noted as touched; the host's is everybody's and is not."""
     return () if namespace == HOST else (namespace,)
@@ -86,4 +115,6 @@ def routes(*, node: Node, touched: Touched) -> Sequence[Route]:
             handler=partial(remove_sandbox, node=node, touched=touched),
             order_by=lambda command: command.sandbox.namespace,
         ),
+        Route(command=CountNamespace, handler=partial(count_namespace, node=node)),
+        Route(command=LookAtPort, handler=partial(look_at_port, node=node)),
     )

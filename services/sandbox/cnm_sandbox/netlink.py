@@ -1,5 +1,6 @@
 """Namespaces and their default routes in the kernel; every function blocks and may move its thread."""
 
+import dataclasses
 import errno
 import os
 from collections.abc import Sequence
@@ -7,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from cnm.errors import CnmError, Conflict, Internal, Invalid, NotFound, Unsupported
-from cnm.kernel import netns, sysctl
+from cnm.kernel import netns, sockdiag, sysctl
 from cnm.kernel.errors import KernelError
 from cnm.kernel.rtnl import LOOPBACK, Rtnl, SetLink
-from cnm.messages.namespace import Gateway, SandboxSpec
+from cnm.messages.namespace import Gateway, InterfaceCounters, NamespaceCounters, PortSight, SandboxSpec
+from cnm.types import Protocol
 from cnm_sandbox import gateway
 from cnm_sandbox.namespace import (
     ABSENT,
@@ -54,6 +56,102 @@ def check_adopted(path: Path) -> None:
         refuse_own(path)
     except OSError as error:
         raise Invalid.at("netns", str(path), f"{path}: {os.strerror(error.errno or errno.EIO)}") from None
+
+
+def namespace_id(path: Path) -> int | None:
+    """Return the id that a namespace has in the thread's own; None where it is gone, or cannot be had."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        with Rtnl.open() as rtnl:
+            return rtnl.namespace_id(fd)
+    except KernelError:
+        return None  # it is looked at in turn all the same
+    finally:
+        os.close(fd)
+
+
+def adopt(spec: SandboxSpec, ours: Path) -> list[str]:
+    """Have a sandbox's namespace where it should be; return what had to be done, as text.
+
+    Once it is there it stays, whatever becomes of where it came from.
+
+    Raises:
+        Invalid: where it comes from is no network namespace of somebody else's.
+        Conflict: another sandbox has it, among ``ours``; or something else is in the way.
+
+    """
+    path, source = Path(spec.namespace), Path(spec.source or spec.namespace)
+    if source == path or not netns.is_namespace(path):
+        check_adopted(source)
+    if source == path or netns.is_namespace(path):
+        refuse_own(path)
+        return []
+    wanted = source.stat()
+    for other in ours.glob("*"):
+        if netns.is_namespace(other) and os.path.samestat(other.stat(), wanted):
+            raise Conflict(f"namespace {source} is that of sandbox {other.name}", holder=other.name)
+    try:
+        netns.adopt(source, path)
+    except FileExistsError:
+        raise Conflict(f"{path} is in the way of a namespace, and is none", path=str(path)) from None
+    return [f"mount --bind {source} {path}"]
+
+
+def abandon(path: Path) -> list[str]:
+    """Have no namespace at a path; return what had to be done, as text."""
+    if not netns.is_namespace(path):
+        return []
+    netns.remove(path)
+    return [f"umount {path}"]
+
+
+def count(path: Path) -> NamespaceCounters:
+    """Read the counters of a namespace's interfaces but the loopback, by name.
+
+    Raises:
+        NotFound: no such namespace.
+
+    """
+    _check_there(path)
+    with Rtnl.open(path) as rtnl:
+        links = rtnl.links(statistics=True)
+    return NamespaceCounters(
+        interfaces=[
+            InterfaceCounters(ifname=link.name, **dataclasses.asdict(counted))
+            for link in sorted(links, key=lambda each: each.name)
+            if link.index != LOOPBACK and (counted := link.statistics) is not None
+        ]
+    )
+
+
+def _check_there(path: Path) -> None:
+    if not netns.is_namespace(path):
+        raise NotFound(f"there is no network namespace at {path}", path=str(path))
+
+
+def look(path: Path | None, protocol: Protocol, port: int) -> PortSight:
+    """Look who listens on a port of a namespace, None being our own, and which addresses it has.
+
+    Raises:
+        NotFound: no such namespace.
+
+    """
+    if path is None:
+        return _look(protocol, port)
+    _check_there(path)
+    with netns.inside(path):
+        return _look(protocol, port)
+
+
+def _look(protocol: Protocol, port: int) -> PortSight:
+    with Rtnl.open() as rtnl:
+        addresses = [each.interface.ip for each in rtnl.addresses()]
+    found = sockdiag.listening(protocol, port)
+    holder = sockdiag.find_holder(protocol, None, port) if found else None
+    return PortSight(addresses=addresses, listening=found, holder=None if holder is None else str(holder))
 
 
 def observe(spec: SandboxSpec) -> Observed:
@@ -142,10 +240,12 @@ def _write(name: str, value: str) -> None:
         raise
 
 
-def route(path: Path, gateways: Sequence[Gateway], *, patient: bool = False) -> tuple[gateway.Step, ...]:
+def route(
+    path: Path, gateways: Sequence[Gateway], *, patient: bool = False, look_only: bool = False
+) -> tuple[gateway.Step, ...]:
     """Make the default routes of a namespace exactly these, and return what had to be done.
 
-    ``patient`` leaves a family alone whose interface is not there yet.
+    ``patient`` leaves a family alone whose interface is not there yet; with ``look_only`` nothing is changed.
 
     Raises:
         NotFound: no such namespace, or no such interface in it.
@@ -165,7 +265,7 @@ def route(path: Path, gateways: Sequence[Gateway], *, patient: bool = False) -> 
         waiting = {each.address.version for each in missing}
         steps = gateway.plan(hops, rtnl.routes(), versions=[each for each in (4, 6) if each not in waiting])
         try:
-            rtnl.send(*steps)
+            rtnl.send(*(() if look_only else steps))
         except KernelError as error:
             raise _explain(error, path) from error
     return steps

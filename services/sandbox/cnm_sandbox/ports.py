@@ -1,10 +1,11 @@
 """What the handlers need of the node."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cnm.messages.namespace import Gateway, SandboxSpec
+from cnm import types
+from cnm.messages.namespace import Gateway, NamespaceCounters, PortSight, SandboxSpec
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,11 @@ class Found:
 class Node(Protocol):
     """The node's namespaces and the sandboxes' files.
 
-    Each method is one piece of work: what is asked later is done later, and sees all of what went before.
+    Each method is one piece of work: what is asked later is done later, and sees all of what went before. One that
+    does not ``repairs`` only looks on: it tells what it would do.
     """
+
+    repairs: bool
 
     async def ensure(self, spec: SandboxSpec) -> Sequence[str]:
         """Make a sandbox's namespace and files stand; return what had to be done, as text.
@@ -46,6 +50,35 @@ class Node(Protocol):
 
     async def remove(self, spec: SandboxSpec) -> None:
         """Remove a sandbox's files, and its namespace if we made it; what is gone is fine."""
+        ...
+
+    async def glance(self, specs: Iterable[SandboxSpec]) -> Mapping[str, Hashable]:
+        """Return, by sandbox, what can be seen of it without entering its namespace or reading its files.
+
+        It is another when the namespace, a file of the sandbox, or the node's file that it follows is another.
+        """
+        ...
+
+    async def namespace_id(self, namespace: str) -> int | None:
+        """Return the id by which notifications tell of a sandbox's namespace; None of the node's own."""
+        ...
+
+    async def look(self, namespace: str, protocol: types.Protocol, port: int) -> PortSight:
+        """Look who listens on a port of a namespace.
+
+        Raises:
+            NotFound: no such namespace.
+
+        """
+        ...
+
+    async def count(self, namespace: str) -> NamespaceCounters:
+        """Read the counters of a namespace's interfaces but the loopback, by name.
+
+        Raises:
+            NotFound: no such namespace.
+
+        """
         ...
 
     async def list_ours(self) -> Found:

@@ -6,13 +6,16 @@ from pathlib import PurePath
 
 import structlog
 
+from cnm.drift import shortened
 from cnm.errors import CnmError
+from cnm.messages.drift import Difference
 from cnm.messages.namespace import SandboxSpec
 from cnm.messages.node import SandboxSlice
 from cnm.touched import Touched
 from cnm_sandbox.handlers import check
 from cnm_sandbox.namespace import HOST
 from cnm_sandbox.ports import Found, Node
+from cnm_sandbox.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -36,6 +39,23 @@ class Converged:
         """Write what was done, a line a step."""
         return tuple(f"{repair.id}: {step}" for repair in self.repaired for step in repair.steps)
 
+    def differences(self, wanted: SandboxSlice, *, repaired: bool) -> list[Difference]:
+        """Return the same, to be told to others."""
+        names = {sandbox.sandbox_id: sandbox.name for sandbox in wanted.sandboxes}
+
+        def difference(identity: str, value: str, reason: str | None = None) -> Difference:
+            name = names.get(identity)
+            return Difference(
+                worker="", what="sandbox" if name else "stray sandbox",
+                about=f"sandbox {name or identity}", id=identity if name else "",
+                value=value, repaired=repaired and reason is None, reason=reason,
+            )  # fmt: skip
+
+        return [
+            *(difference(each.id, step) for each in self.repaired for step in shortened(each.steps)),
+            *(difference(identity, "cannot be mended", reason) for identity, reason in self.failed),
+        ]
+
 
 @dataclass(frozen=True)
 class Strays:
@@ -56,25 +76,37 @@ def strays(found: Found, wanted: SandboxSlice) -> Strays:
     )
 
 
-async def converge(wanted: SandboxSlice, *, node: Node, touched: Touched, asked: int) -> Converged:
+async def converge(wanted: SandboxSlice, *, node: Node, touched: Touched, asked: int, rounds: Rounds) -> Converged:
     """Make every sandbox of the slice stand, and remove what no sandbox owns.
 
     What a command touched since the slice was ``asked`` for is left alone. One sandbox that cannot be put right
-    does not keep the others from it. A slice that is ``unchanged`` says nothing, and nothing is done.
+    does not keep the others from it. A slice that is ``unchanged`` says nothing, and nothing is done. The sandboxes
+    that ``rounds`` chooses are looked at.
     """
     if wanted.unchanged:
         return Converged()
     repaired: list[Repair] = []
     failed: list[tuple[str, str]] = []
     busy = frozenset(wanted.busy)
-    for sandbox in wanted.sandboxes:
-        if sandbox.sandbox_id in busy or touched.since(asked, sandbox.sandbox_id, sandbox.namespace):
+    idle = [
+        sandbox
+        for sandbox in wanted.sandboxes
+        if sandbox.sandbox_id not in busy and not touched.since(asked, sandbox.sandbox_id, sandbox.namespace)
+    ]
+    glances = await node.glance(idle)
+    expected = {sandbox.sandbox_id: (sandbox, glances[sandbox.sandbox_id]) for sandbox in idle}
+    for sandbox_id in rounds.turn(expected):
+        sandbox = expected[sandbox_id][0]
+        if touched.since(asked, sandbox.sandbox_id, sandbox.namespace):
+            rounds.failed(sandbox_id)
             continue
         try:
             steps = await _converge_one(sandbox, node, touched, asked)
+            rounds.own(sandbox_id, await node.namespace_id(sandbox.namespace))
         except (CnmError, OSError) as error:
             log.warning("sandbox.not_repaired", sandbox_id=sandbox.sandbox_id, error=str(error))
             failed.append((sandbox.sandbox_id, str(error)))
+            rounds.failed(sandbox_id)
         else:
             if steps:
                 repaired.append(Repair(sandbox.sandbox_id, steps))
@@ -91,7 +123,7 @@ async def _converge_one(sandbox: SandboxSpec, node: Node, touched: Touched, aske
     steps = list(await node.ensure(sandbox))
     if touched.since(asked, sandbox.sandbox_id, sandbox.namespace):
         return steps
-    if sandbox.namespace != HOST and (sandbox.gateways or not sandbox.adopted):
+    if sandbox.namespace != HOST and not sandbox.pending and (sandbox.gateways or not sandbox.adopted):
         # an adopted namespace may lead out by itself until one of our networks does
         steps.extend(await node.route(sandbox.namespace, sandbox.gateways, patient=True))
     return steps

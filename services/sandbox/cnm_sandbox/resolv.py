@@ -16,6 +16,9 @@ from cnm.types import Address, parse_address
 
 EMBEDDED_SERVER = IPv4Address("127.0.0.11")
 SYSTEMD_STUB = IPv4Address("127.0.0.53")
+DEFAULT_SERVERS: tuple[Address, ...] = tuple(
+    map(parse_address, ("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"))
+)
 HEADER = "# Written by cnm. Edits are kept: once changed, this file is left alone.\n"
 
 _NDOTS = re.compile(r"ndots:[0-9]+", re.ASCII)
@@ -87,6 +90,25 @@ def render(node: ResolvConf, *, search: Sequence[str], options: Sequence[str]) -
     if not any(map(_sets_ndots, chosen)):
         chosen = (*chosen, "ndots:0")
     return HEADER + _write((EMBEDDED_SERVER,), tuple(search) or node.search, chosen, node.others)
+
+
+def render_external(
+    node: ResolvConf,
+    *,
+    servers: Sequence[Address],
+    search: Sequence[str],
+    options: Sequence[str],
+    enable_ipv6: bool,
+) -> str:
+    """Write the file of a sandbox without the embedded server: its own servers, else those of the node it can reach.
+
+    A server on the node's loopback is out of a sandbox's reach, and an IPv6 one without IPv6; where none is left
+    libnetwork's defaults are named (inventory 22).
+    """
+    reachable = [each for each in node.servers if not each.is_loopback and (each.version == 4 or enable_ipv6)]
+    defaults = [each for each in DEFAULT_SERVERS if each.version == 4 or enable_ipv6]
+    chosen = tuple(servers) or tuple(reachable) or tuple(defaults)
+    return HEADER + _write(chosen, tuple(search) or node.search, tuple(options) or node.options, node.others)
 
 
 def render_host(origin: str, *, servers: Sequence[Address], search: Sequence[str], options: Sequence[str]) -> str:

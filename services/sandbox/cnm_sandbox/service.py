@@ -6,25 +6,31 @@ from typing import Any
 
 from cnm.bus import Route
 from cnm.kernel.thread import NetlinkThread
+from cnm.kernel.watch import NamespaceWatch, watching_namespaces
 from cnm.messages.ipam import NodeRoute
 from cnm.messages.node import SandboxSlice
+from cnm.patrol import Patrol
 from cnm.touched import Touched
 from cnm.types import Address
 from cnm_sandbox import handlers, node_routes, reconcile, resolv
 from cnm_sandbox.config import Settings
 from cnm_sandbox.files import SandboxFiles, read
-from cnm_sandbox.node import LinuxNode
+from cnm_sandbox.node import LinuxNode, Onlooker
 from cnm_sandbox.probe import probe
 from cnm_sandbox.reconcile import Converged
+from cnm_sandbox.rounds import Rounds
 
 
 class SandboxService:
     """Answers commands, converges, and tells what the node is like."""
 
-    def __init__(self, settings: Settings, thread: NetlinkThread) -> None:
+    def __init__(self, settings: Settings, thread: NetlinkThread, watch: NamespaceWatch) -> None:
         self._settings = settings
+        self._watch = watch
+        self._rounds = Rounds(Patrol(budget_s=settings.patrol_budget_s))
         self._thread = thread
         self._node = LinuxNode(thread, settings)
+        self._onlooker = Onlooker(thread, settings)
         self._touched = Touched()
         self._asked = 0
         self._kernel: Mapping[str, bool] | None = None
@@ -52,8 +58,26 @@ class SandboxService:
 
         A slice that `fetch` did not bring counts as asked for when the last comparison began.
         """
+        since = self._since()
+        self._rounds.note(self._watch.take())
+        return await reconcile.converge(
+            wanted, node=self._node, touched=self._touched, asked=since, rounds=self._rounds
+        )
+
+    async def compare(self, wanted: SandboxSlice) -> Converged:
+        """Tell what `converge` would do if it looked at everything; nothing is changed."""
+        rounds = Rounds(Patrol(budget_s=0.0))  # to which everything is new
+        return await reconcile.converge(
+            wanted, node=self._onlooker, touched=self._touched, asked=self._since(), rounds=rounds
+        )
+
+    def _since(self) -> int:
         since, self._asked = self._asked, self._touched.now()
-        return await reconcile.converge(wanted, node=self._node, touched=self._touched, asked=since)
+        return since
+
+    def suspect_all(self) -> None:
+        """Have everything looked at in the next `converge`."""
+        self._rounds.suspect_all()
 
     async def kernel(self) -> Mapping[str, bool]:
         """Return what the node's kernel can do; it is found out once."""
@@ -103,4 +127,5 @@ class SandboxService:
 async def open_service(settings: Settings) -> AsyncIterator[SandboxService]:
     """Start the netlink thread and put the service on it; leaving waits for what the thread is doing."""
     async with NetlinkThread("sandbox") as thread:
-        yield SandboxService(settings, thread)
+        with watching_namespaces() as watch:
+            yield SandboxService(settings, thread, watch)

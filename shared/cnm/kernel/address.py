@@ -22,7 +22,7 @@ from .netlink import (
 
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 AF_INET, AF_INET6 = 2, 10
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_PROTO = 1, 2, 4, 8, 11
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x08, 0x40
 
 Scope = Literal["global", "link", "host"]
@@ -46,6 +46,7 @@ class LinkAddress:
     scope: Scope = "global"
     tentative: bool = False
     duplicate: bool = False
+    protocol: int = 0
 
 
 def parse_address(body: bytes) -> LinkAddress:
@@ -60,12 +61,16 @@ def parse_address(body: bytes) -> LinkAddress:
         scope=_SCOPE_NAMES.get(scope, "global"),
         tentative=bool(flags & IFA_F_TENTATIVE),
         duplicate=bool(flags & IFA_F_DADFAILED),
+        protocol=found.get(IFA_PROTO, b"\0")[0],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class AddAddress:
-    """Give a link an address; an IPv4 one with its broadcast address, an IPv6 one without DAD unless asked."""
+    """Give a link an address; an IPv4 one with its broadcast address, an IPv6 one without DAD unless asked.
+
+    ``protocol`` says who gave it, as kernels from 5.18 on remember.
+    """
 
     index: int
     interface: Interface
@@ -73,6 +78,7 @@ class AddAddress:
     nodad: bool = True
     scope: Scope = "global"
     exists_ok: bool = False
+    protocol: int = 0
 
     def __str__(self) -> str:
         scope = "" if self.scope == "global" else f" scope {self.scope}"
@@ -89,6 +95,8 @@ class AddAddress:
         network = self.interface.network
         if network.version == 4 and network.prefixlen < 31:
             body += attribute(IFA_BROADCAST, network.broadcast_address.packed)
+        if self.protocol:
+            body += attribute(IFA_PROTO, bytes((self.protocol,)))
         return message(RTM_NEWADDR, flags, sequence, body)
 
 

@@ -129,6 +129,25 @@ class Conntrack:
 
         return sum(self._delete(version, candidate, chosen) for version in _families(family, address))
 
+    def delete_sent_to(self, protocol: int, ports: Iterable[tuple[int, Address | None, Family]]) -> int:
+        """Forget a protocol's flows that were sent to any of these host ports, by address (None is all) and family.
+
+        Returns how many they were. However many ports there are, each family is dumped once.
+        """
+        wanted = set(ports)
+        number = attribute(CTA_PROTO_NUM, bytes((protocol,)))
+
+        def candidate(body: bytes) -> bool:
+            return number in body
+
+        def chosen(connection: Connection) -> bool:
+            flow = connection.original
+            port, address, version = flow.destination_port, flow.destination, connection.version
+            places = ((port, None, version), (port, address, version))
+            return flow.protocol == protocol and not wanted.isdisjoint(places)
+
+        return sum(self._delete(version, candidate, chosen) for version in {each[2] for each in wanted})
+
     def delete_by_address(self, address: Address) -> int:
         """Forget every connection that an address takes part in, before or after NAT; return how many."""
 

@@ -16,7 +16,7 @@ NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_DESTROYSETELEM = 12, 14, 30  # t
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
 NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS = 1, 2, 3
-NFTA_SET_ELEM_USERDATA, NFTA_SET_ELEM_KEY_END = 6, 10
+NFTA_SET_ELEM_USERDATA, NFTA_SET_ELEM_OBJREF, NFTA_SET_ELEM_KEY_END = 6, 9, 10
 NFTA_DATA_VALUE = 1
 NFT_SET_ELEM_INTERVAL_END = 1
 UDATA_COMMENT = 0
@@ -64,7 +64,7 @@ def pack_mark(mark: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One element of a set or, with ``data``, of a map of values.
+    """One element of a set or, with ``data``, of a map of values, or with ``counter``, of a map of named counters.
 
     ``key`` and ``data`` are fields packed one after another (`pack_port` and its like); a key of a single
     inet_proto or inet_service is that field without its padding (``single``). ``key_end`` makes a range of a
@@ -78,6 +78,7 @@ class Element:
     _: KW_ONLY
     key_end: bytes | None = None
     data: bytes | None = None
+    counter: str | None = None
     comment: str | None = None
     interval_end: bool = False
     family: int = NFPROTO_INET
@@ -86,6 +87,7 @@ class Element:
         family = {1: "inet", 2: "ip", 10: "ip6"}.get(self.family, str(self.family))
         end = "" if self.key_end is None else f"-{self.key_end.hex()}"
         data = "" if self.data is None else f" : {self.data.hex()}"
+        data = data if self.counter is None else f" : {self.counter}"
         return f"element {family} {self.table} {self.set_name} {{ {self.key.hex()}{end}{data} }}"
 
     def _encode(self, kind: int, flags: int, sequence: int, *, whole: bool) -> bytes:
@@ -96,6 +98,8 @@ class Element:
             parts.append(be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END))
         if whole and self.data is not None:
             parts.append(_value(NFTA_SET_ELEM_DATA, self.data))
+        if whole and self.counter is not None:
+            parts.append(text(NFTA_SET_ELEM_OBJREF, self.counter))
         if whole and self.comment:
             parts.append(attribute(NFTA_SET_ELEM_USERDATA, pack_comment(self.comment)))
         body = (

@@ -35,6 +35,7 @@ NLA_TYPE_MASK = 0x3FFF
 
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP = 1
+NETLINK_LISTEN_ALL_NSID = 8
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 NETLINK_GET_STRICT_CHK = 12
@@ -190,6 +191,27 @@ class Channel:
         for group in groups:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
+    def join_everywhere(self, *groups: int) -> None:
+        """Have the kernel tell of what changes in every namespace that has an id here, too; read it with `hear`."""
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
+        self.join(*groups)
+
+    def hear(self) -> Iterator[tuple[int | None, Reply]]:
+        """Yield each notification that is there, and the id of the namespace that it is of, None for our own.
+
+        Raises:
+            OSError: ENOBUFS where some were lost.
+        """
+        space = socket.CMSG_SPACE(4)
+        while True:
+            try:
+                datagram, about, _, _ = self._socket.recvmsg(RECEIVE_BYTES, space, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            namespace = next((read_u32(data) for _, kind, data in about if kind == NETLINK_LISTEN_ALL_NSID), None)
+            for reply in messages(datagram):
+                yield namespace, reply
+
     def reserve(self, count: int) -> int:
         """Return the first of so many fresh sequence numbers."""
         first = self._sequence + 1
@@ -214,6 +236,21 @@ class Channel:
             raise KernelError(errno.ETIMEDOUT, step="netlink") from None
         except OSError as error:
             raise KernelError(error.errno or errno.EIO, step="netlink") from error
+
+    def answer(self, sequence: int, *, step: str) -> Reply:
+        """Return the answer to a question that has one, an acknowledgement or what was asked for.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        while True:
+            for reply in self.read():
+                if reply.sequence != sequence:
+                    continue
+                number, reason = failure(reply) if reply.kind == NLMSG_ERROR else (0, "")
+                if number:
+                    raise KernelError(number, step=step, reason=reason)
+                return reply
 
     def read_waiting(self) -> list[Reply]:
         """Return everything that is there already."""

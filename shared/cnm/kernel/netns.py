@@ -19,6 +19,7 @@ from . import libc
 # The thread's, not the process's: /proc/self is the main thread's namespace.
 CURRENT = "/proc/thread-self/ns/net"
 NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
+SIOCGSKNS = 0x894C  # linux/sockios.h
 
 
 def current_fd() -> int:
@@ -51,6 +52,22 @@ def _make_at(path: Path) -> None:
         raise
     finally:
         os.close(home)
+
+
+def adopt(source: Path, path: Path) -> None:
+    """Have the namespace at ``source`` at ``path``, too; it lives as long as it is at one of them.
+
+    Raises:
+        FileExistsError: there is a namespace at that path, or a file that is not empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _place(path)
+    with telemetry.steps_span("namespace", (f"mount --bind {source} {path}",)):
+        try:
+            libc.bind_mount(str(source), str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _place(path: Path) -> None:
@@ -117,3 +134,17 @@ def open_socket(namespace: Path | int, family: int, kind: int, protocol: int = 0
     """Make a socket that belongs to a namespace; it may be used from anywhere afterwards."""
     with inside(namespace):
         return socket.socket(family, kind, protocol)
+
+
+def is_of(namespace: Path, opened: socket.socket) -> bool:
+    """Tell whether a socket belongs to the namespace at a path; not when there is none any more."""
+    try:
+        fd = ioctl(opened.fileno(), SIOCGSKNS)
+    except OSError:
+        return False
+    try:
+        return os.path.samestat(os.fstat(fd), namespace.stat())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from cnm import telemetry
 
+from .counter import AddCounter, DeleteCounter
 from .element import (
     NFNL_SUBSYS_NFTABLES,
     AddElement,
@@ -28,14 +29,17 @@ from .element import (
 )
 from .errors import KernelError
 from .netlink import NETLINK_NETFILTER, NLMSG_ERROR, Channel, attributes, failure
-from .redirect import redirect, remove_redirect
+from .redirect import LIST_RULES, leads_to, question, redirect, remove_redirect
 
 __all__ = [
+    "AddCounter",
     "AddElement",
+    "DeleteCounter",
     "DeleteElement",
     "Element",
     "NfSocket",
     "dns_redirect",
+    "dns_redirect_stands",
     "join",
     "pack_address",
     "pack_comment",
@@ -113,14 +117,17 @@ class NfSocket:
         sequence = self._channel.reserve(1)
         kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
         self._channel.write(nf_message(kind, 0, sequence, 0, b""))
-        while True:
-            for reply in self._channel.read():
-                if reply.sequence != sequence:
-                    continue
-                if reply.kind == NLMSG_ERROR:
-                    number, reason = failure(reply)
-                    raise KernelError(number, step="nft generation", reason=reason)
-                return int.from_bytes(attributes(reply.body, 4)[NFTA_GEN_ID], "big")
+        reply = self._channel.answer(sequence, step="nft generation")
+        return int.from_bytes(attributes(reply.body, 4)[NFTA_GEN_ID], "big")
+
+    def rules_of_redirect(self) -> list[bytes]:
+        """Return the rules that bring DNS questions to a resolver, as the kernel dumps them; none where none are."""
+        try:
+            return self._channel.dump(LIST_RULES, question(), what="nft list chain")
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return []
 
     def _exchange(self, batch: Sequence[NfStep]) -> Failures:
         if not batch:
@@ -179,6 +186,12 @@ def dns_redirect(namespace: Path | int, udp_port: int, tcp_port: int) -> None:
     """
     with NfSocket(namespace) as nf:
         nf.apply(redirect(udp_port, tcp_port))
+
+
+def dns_redirect_stands(namespace: Path | int, udp_port: int, tcp_port: int) -> bool:
+    """Tell whether `dns_redirect` for these ports is still what it was."""
+    with NfSocket(namespace) as nf:
+        return leads_to(nf.rules_of_redirect(), udp_port, tcp_port)
 
 
 def remove_dns_redirect(namespace: Path | int) -> None:

@@ -10,6 +10,7 @@ import ctypes.util
 import errno
 import json
 import os
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +104,14 @@ class Nft:
         """
         found: dict[str, Any] = json.loads(self._run(commands, OUTPUT_JSON) or '{"nftables": []}')
         return found
+
+    def add(self, things: Sequence[Mapping[str, Any]]) -> None:
+        """Add things as `dump` returned them, in one transaction.
+
+        Raises:
+            NftError: as `run`.
+        """
+        self._run(json.dumps({"nftables": [{"add": thing} for thing in things]}), OUTPUT_JSON)
 
     def _run(self, commands: str, flags: int) -> bytes:
         self._library.nft_ctx_output_set_flags(self._context, flags)

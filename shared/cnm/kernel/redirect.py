@@ -14,10 +14,11 @@ Written by hand, since a resolver has more files open than libnftables can bear.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from .element import NFTA_LIST_ELEM, PROTOCOLS, nft_message
+from .element import NFNL_SUBSYS_NFTABLES, NFTA_LIST_ELEM, PROTOCOLS, nft_message
 from .netlink import NLM_F_ACK, NLM_F_CREATE, attribute, be32, nest, text
 
 TABLE = "cnm_dns"
@@ -28,6 +29,8 @@ DNS_PORT = 53
 NFPROTO_IPV4 = 2
 NF_INET_LOCAL_OUT = 3
 NF_IP_PRI_NAT_DST = -100
+NFT_MSG_GETRULE = 7
+LIST_RULES = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE
 NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE = 0, 2, 3, 6, 8
 NLM_F_APPEND = 0x800
 
@@ -70,6 +73,17 @@ def remove_redirect() -> tuple[TableStep, ...]:
     """Return what removes the table, whether or not it is there."""
     name = text(1, TABLE)
     return (_make_table(), TableStep(f"nft delete table ip {TABLE}", NFT_MSG_DELTABLE, 0, name))
+
+
+def question() -> bytes:
+    """Return what asks for the rules of the chain, behind nfgenmsg, for a dump of ``LIST_RULES``."""
+    return struct.pack(">BBH", NFPROTO_IPV4, 0, 0) + text(1, TABLE) + text(2, CHAIN)
+
+
+def leads_to(rules: Sequence[bytes], udp_port: int, tcp_port: int) -> bool:
+    """Tell whether the rules of a chain, as dumped, are those of ``redirect`` for these ports."""
+    wanted = [attribute(1, struct.pack(">H", port)) for port in (udp_port, tcp_port)]
+    return len(rules) == len(wanted) and all(each in rule for each, rule in zip(wanted, rules, strict=True))
 
 
 def _make_table() -> TableStep:

@@ -5,6 +5,7 @@ Our own small writer, since encoding is what takes pyroute2 its time: an attach 
 
 import errno
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,8 @@ from .netlink import (
     NLM_F_REQUEST,
     NLMSG_ERROR,
     Channel,
+    attribute,
+    attributes,
     failure,
     message,
     u32,
@@ -78,7 +81,9 @@ __all__ = [
 ]
 
 LOOPBACK = 1
-
+RTM_NEWNSID, RTM_GETNSID = 88, 90
+NETNSA_NSID, NETNSA_FD = 1, 3
+_RTGENMSG = bytes(4)
 
 Outcome = dict[int, tuple[int, str]]
 """Of each step's place: errno, 0 for success, and the kernel's explanation."""
@@ -127,6 +132,10 @@ class Rtnl:
             return []
         with telemetry.steps_span("rtnetlink", steps):
             made, outcome = self._exchange(steps)
+            for place, step in enumerate(steps):
+                # Linux before 6.2 does not tell of what it made. That it made a link says that this is its name.
+                if isinstance(step, CreateBridge | CreateVeth) and made[place] is None and outcome[place][0] == 0:
+                    made[place] = self.link(step.name)
             self._mark(steps, made)
         _raise_first(steps, outcome)
         return made
@@ -196,6 +205,32 @@ class Rtnl:
         """Return the main table's routes, or those of all tables, IPv4 before IPv6."""
         table = RT_TABLE_UNSPEC if every_table else RT_TABLE_MAIN
         return [parse_route(found) for version in (4, 6) for found in self._dump_routes(version, table)]
+
+    def namespace_id(self, namespace_fd: int) -> int:
+        """Return the id of another namespace in this one, by which notifications tell of it; give it one if need be.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        found = self._look_up_namespace(namespace_fd)
+        if found < 0:
+            body = _RTGENMSG + u32(NETNSA_FD, namespace_fd) + attribute(NETNSA_NSID, struct.pack("=i", -1))
+            sequence = self._channel.reserve(1)
+            self._channel.write(message(RTM_NEWNSID, NLM_F_REQUEST | NLM_F_ACK, sequence, body))
+            try:
+                self._channel.answer(sequence, step="ip netns set auto")
+            except KernelError as error:
+                if error.errno != errno.EEXIST:  # a veth's far end was quicker
+                    raise
+            found = self._look_up_namespace(namespace_fd)
+        return found
+
+    def _look_up_namespace(self, namespace_fd: int) -> int:
+        sequence = self._channel.reserve(1)
+        body = _RTGENMSG + u32(NETNSA_FD, namespace_fd)
+        self._channel.write(message(RTM_GETNSID, NLM_F_REQUEST, sequence, body))
+        reply = self._channel.answer(sequence, step="ip netns list-id")
+        return int.from_bytes(attributes(reply.body, 4)[NETNSA_NSID], sys.byteorder, signed=True)
 
     def is_local(self, address: Address) -> bool:
         """Tell whether packets to an address would be delivered here.

@@ -1,31 +1,37 @@
-"""Who listens on a port of the calling thread's namespace: to name the holder of a port that is taken."""
+"""Who has a port of the calling thread's namespace: to name the holder of a port that is taken."""
 
 import os
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from cnm.types import Address, Protocol
+from cnm.types import Address, Protocol, parse_address
 
 PROC = Path("/proc")
 # The thread's: /proc/net is the namespace of the main thread.
 TABLES = PROC / "thread-self" / "net"
-TCP_LISTEN, UDP_UNCONNECTED = "0A", "07"
+LISTENING, UDP_UNCONNECTED = "0A", "07"
+TAKES: Mapping[Protocol, str] = {"tcp": LISTENING, "udp": UDP_UNCONNECTED, "sctp": LISTENING}
+"""The state of a socket that takes what comes from anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
-    """The process that holds a socket."""
+class Holder:
+    """The process that holds a socket: one that ``listens``, or the near end of a connection of its own."""
 
     pid: int
     command: str
+    listens: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.command} (pid {self.pid})" + ("" if self.listens else " for a connection that it made")
 
 
 @dataclass(frozen=True, slots=True)
 class BoundSocket:
-    """A line of /proc/net/tcp and its like."""
+    """A socket of /proc/net/tcp and its like; one of SCTP that has several addresses is several."""
 
     address: Address
     port: int
@@ -40,6 +46,13 @@ def parse_socket(line: str) -> BoundSocket:
     return BoundSocket(_address(raw), int(port, 16), fields[3], int(fields[9]))
 
 
+def parse_endpoint(line: str) -> Iterator[BoundSocket]:
+    """Decode one line of /proc/net/sctp/eps, which lists those that listen."""
+    fields = line.split()
+    for text in fields[8:]:
+        yield BoundSocket(parse_address(text), int(fields[5]), LISTENING, int(fields[7]))
+
+
 def _address(raw: str) -> Address:
     # Words of 32 bits, each written as the machine reads it.
     words = [int(raw[start : start + 8], 16) for start in range(0, len(raw), 8)]
@@ -47,23 +60,39 @@ def _address(raw: str) -> Address:
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
-def find_listener(protocol: Protocol, address: Address | None, port: int) -> Listener | None:
+def find_holder(protocol: Protocol, address: Address | None, port: int) -> Holder | None:
     """Return who keeps a socket from being bound to an address (None is every one), or None if unknown.
 
     A process is not seen from within another's pid namespace.
     """
-    inode = next((found.inode for found in _bound(protocol) if _clashes(found, address, port)), 0)
-    return _holder(inode) if inode else None
+    clashing = [found for found in _sockets(protocol) if found.inode and _clashes(found, address, port)]
+    listens = [found.inode for found in clashing if found.state == TAKES[protocol]]
+    # A connection has its port for itself, unless it was accepted: then the listener is in the way.
+    inode = next(iter(listens or (found.inode for found in clashing)), 0)
+    holder = _holder(inode) if inode else None
+    return holder and replace(holder, listens=bool(listens))
 
 
-def _bound(protocol: Protocol) -> Iterator[BoundSocket]:
-    state = TCP_LISTEN if protocol == "tcp" else UDP_UNCONNECTED
+def listening(protocol: Protocol, port: int) -> list[Address]:
+    """Return the addresses at which a socket of the calling thread's namespace takes what comes to a port."""
+    found = (each.address for each in _sockets(protocol) if each.port == port and each.state == TAKES[protocol])
+    return sorted(set(found), key=lambda address: (address.version, int(address)))
+
+
+def _sockets(protocol: Protocol) -> Iterator[BoundSocket]:
+    if protocol == "sctp":
+        yield from (found for line in _lines("sctp/eps") for found in parse_endpoint(line))
+        return
     for table in (protocol, f"{protocol}6"):
-        try:
-            lines = (TABLES / table).read_text().splitlines()[1:]
-        except FileNotFoundError:
-            continue
-        yield from (found for found in map(parse_socket, lines) if found.state == state)
+        yield from map(parse_socket, _lines(table))
+
+
+def _lines(table: str) -> list[str]:
+    """Return a table's lines but for its head; of a protocol that the kernel lacks, none."""
+    try:
+        return (TABLES / table).read_text().splitlines()[1:]
+    except FileNotFoundError:
+        return []
 
 
 def _clashes(found: BoundSocket, address: Address | None, port: int) -> bool:
@@ -75,11 +104,11 @@ def _clashes(found: BoundSocket, address: Address | None, port: int) -> bool:
     return found.address.is_unspecified and (found.address.version in (6, address.version))
 
 
-def _holder(inode: int) -> Listener | None:
+def _holder(inode: int) -> Holder | None:
     wanted = f"socket:[{inode}]"
     for process in PROC.iterdir():
         if process.name.isdigit() and wanted in _open_files(process):
-            return Listener(int(process.name), _command(process))
+            return Holder(int(process.name), _command(process))
     return None
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cnm.messages.bridge import BRIDGE_COMMANDS
+from cnm.messages.drift import COMPARISONS, DRIFT_COMMANDS
 from cnm.messages.endpoint import ENDPOINT_COMMANDS
 from cnm.messages.ipam import IPAM_COMMANDS
 from cnm.messages.ipam_driver import ANNOUNCEMENTS
@@ -21,14 +22,15 @@ COMMANDS: dict[str, tuple[type[Command[Any]], ...]] = {
         *ENDPOINT_COMMANDS,
         *SANDBOX_COMMANDS,
         *NODE_COMMANDS,
+        *DRIFT_COMMANDS,
         *SYSTEM_COMMANDS,
         *ANNOUNCEMENTS,
     ),
     "cnm-ipam": IPAM_COMMANDS,
-    "cnm-sandbox": NAMESPACE_COMMANDS,
-    "cnm-driver-bridge": BRIDGE_COMMANDS,
-    "cnm-port-mapper": PORT_COMMANDS,
-    "cnm-resolver": NAME_COMMANDS,
+    "cnm-sandbox": (*NAMESPACE_COMMANDS, COMPARISONS["cnm-sandbox"]),
+    "cnm-driver-bridge": (*BRIDGE_COMMANDS, COMPARISONS["cnm-driver-bridge"]),
+    "cnm-port-mapper": (*PORT_COMMANDS, COMPARISONS["cnm-port-mapper"]),
+    "cnm-resolver": (*NAME_COMMANDS, COMPARISONS["cnm-resolver"]),
 }
 """The commands that each service answers."""
 

@@ -34,9 +34,12 @@ class AddressSpaces(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListSpaces(Command[AddressSpaces], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show the address spaces."""
+    """Show the address spaces; ``after`` is the name of one, those that follow it are shown."""
 
     subject: ClassVar[str] = "cnm.v1.ipam.space.list"
+
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    after: Name | None = None
 
 
 class RequestedPool(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,10 +188,14 @@ class AllocatedPools(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A pool that a network wants: ``request`` as the client said it, ``ipv6`` when it names no subnet."""
+    """A pool that a network wants: ``request`` as the client said it, ``ipv6`` when it names no subnet.
+
+    Without ``gateway`` none is reserved but one that the request names.
+    """
 
     request: PoolRequest = PoolRequest()
     ipv6: bool = False
+    gateway: bool = True
 
 
 class AllocatePools(Command[AllocatedPools], frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,7 +203,8 @@ class AllocatePools(Command[AllocatedPools], frozen=True, kw_only=True, forbid_u
 
     ``owner`` is the network's id and ``owner_label`` how messages call it; asked again, it replies the same pools.
     ``exclusive`` pools overlap no other one, not even one with a range of its own. ``device`` is the link that
-    carries the network on a node: routes on it are the network's own.
+    carries the network on a node: routes on it are the network's own. With ``dry_run`` nothing is reserved: the reply
+    is what would be, besides whatever the owner holds.
     """
 
     subject: ClassVar[str] = "cnm.v1.ipam.network.allocate"
@@ -210,6 +218,7 @@ class AllocatePools(Command[AllocatedPools], frozen=True, kw_only=True, forbid_u
     options: dict[str, str] = {}
     exclusive: bool = False
     device: str | None = None
+    dry_run: bool = False
 
 
 class AddressWanted(msgspec.Struct, frozen=True, kw_only=True):

@@ -131,54 +131,69 @@ def decode(kind: type[Reply_co], body: bytes, *, check: Callable[[Reply_co], Non
 
 
 def _further(kind: Any, value: Any, faults: Sequence[Fault], check: Callable[[Any], None]) -> list[Fault]:
-    """Return what ``check`` finds wrong with the sound parts of a value, none of it beside or under a fault."""
+    """Return what ``check`` finds wrong with the sound parts of a value, whatever the faulty ones should have been.
+
+    Those are left out once and guessed once: what is found only one of the times follows from a fault that is told.
+    """
+    without = _checked(kind, _sound(kind, value, _STAND_INS), check)
+    guessed = _checked(kind, _sound(kind, value, _GUESSES, guess=True), check)
+    found = [each for each in without or () if guessed is None or each in guessed]
+    mended = {fault.field for fault in faults if _mended(fault.value) is not None}
+    faulty = [fault.field for fault in faults if not fault.reason.startswith(UNKNOWN) and fault.field not in mended]
+    return [
+        each for each in found if each.field not in mended and not any(_touch(each.field, field) for field in faulty)
+    ]
+
+
+def _checked(kind: Any, sound: Any, check: Callable[[Any], None]) -> list[Fault] | None:
+    """Return what ``check`` finds wrong with a value; None when it gets no further for another reason."""
     try:
-        check(msgspec.convert(_sound(kind, value), kind, dec_hook=dec_hook))
+        check(msgspec.convert(sound, kind, dec_hook=dec_hook))
     except Invalid as error:
-        found = [Fault(**each) for each in error.details["fields"]]
-        mended = {fault.field for fault in faults if _mended(fault.value) is not None}
-        faulty = [
-            fault.field for fault in faults if not fault.reason.startswith(UNKNOWN) and fault.field not in mended
-        ]
-        return [
-            each
-            for each in found
-            if each.field not in mended and not any(_touch(each.field, field) for field in faulty)
-        ]
+        return [Fault(**each) for each in error.details["fields"]]
     except (CnmError, msgspec.ValidationError):
-        return []
+        return None
     return []
 
 
 def _touch(field: str, faulty: str) -> bool:
-    """Say whether a field lies in a faulty one, around it, or beside it in one item of a list."""
-    item = faulty[: faulty.rindex("]") + 1] if "]" in faulty else faulty
-    return any(
-        one == other or one.startswith((f"{other}.", f"{other}[")) for one, other in ((field, item), (item, field))
+    """Say whether a field lies in a faulty one, or around it."""
+    return (
+        field == faulty
+        or field.startswith((f"{faulty}.", f"{faulty}["))
+        or faulty.startswith((f"{field}.", f"{field}["))
     )
 
 
 _STAND_INS: tuple[Any, ...] = ("0" * 64, 1, "::", "0.0.0.0", {})  # noqa: S104  # fit what is required of messages
+_GUESSES: tuple[Any, ...] = ("1" * 64, 65535, "2001:db8::1", "192.0.2.1", "192.0.2.0/24", *_STAND_INS)
 
 
-def _sound(kind: Any, value: Any) -> Any:
-    """Return a value without its faulty parts, or with them mended; what is required has a stand-in."""
+def _sound(kind: Any, value: Any, stand_ins: Sequence[Any], *, guess: bool = False) -> Any:
+    """Return a value without its faulty parts, or with them mended; what is required has a stand-in.
+
+    With ``guess`` every faulty part has one.
+    """
     inner = _inner(kind, value)
     if _is_struct(inner) and isinstance(value, dict):
-        sound = {}
+        sound: dict[str, Any] = {}
         for field in msgspec.structs.fields(inner):
-            part = _sound(field.type, value[field.encode_name]) if field.encode_name in value else msgspec.UNSET
-            if part is msgspec.UNSET and field.required:
-                part = _stand_in(field.type)
+            given = field.encode_name in value
+            part = msgspec.UNSET
+            if given:
+                part = _sound(field.type, value[field.encode_name], stand_ins, guess=guess)
+            if part is msgspec.UNSET and (field.required or (given and guess)):
+                part = _stand_in(field.type, stand_ins)
             if part is not msgspec.UNSET:
                 sound[field.encode_name] = part
         return sound
     if isinstance(value, list) and typing.get_origin(inner) in (list, tuple):
         part_kind = typing.get_args(inner)[0]
-        parts = (_sound(part_kind, item) for item in value)
-        return [_stand_in(part_kind) if part is msgspec.UNSET else part for part in parts]
+        parts = (_sound(part_kind, item, stand_ins, guess=guess) for item in value)
+        return [_stand_in(part_kind, stand_ins) if part is msgspec.UNSET else part for part in parts]
     if isinstance(value, dict) and typing.get_origin(inner) is dict:
-        sound = {name: _sound(typing.get_args(inner)[1], item) for name, item in value.items()}
+        part_kind = typing.get_args(inner)[1]
+        sound = {name: _sound(part_kind, item, stand_ins, guess=guess) for name, item in value.items()}
         return {name: part for name, part in sound.items() if part is not msgspec.UNSET}
     if _fits(kind, value):
         return value
@@ -191,11 +206,11 @@ def _mended(value: Any) -> str | None:
     return without_host_bits(value) if isinstance(value, str) else None
 
 
-def _stand_in(kind: Any) -> Any:
+def _stand_in(kind: Any, stand_ins: Sequence[Any]) -> Any:
     inner = _inner(kind, {})
     if _is_struct(inner):
-        return _sound(inner, {})
-    return next((each for each in _STAND_INS if _fits(kind, each)), msgspec.UNSET)
+        return _sound(inner, {}, stand_ins)
+    return next((each for each in stand_ins if _fits(kind, each)), msgspec.UNSET)
 
 
 def _fits(kind: Any, value: Any) -> bool:

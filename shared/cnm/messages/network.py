@@ -140,6 +140,23 @@ class ListNetworks(Command[Networks], frozen=True, kw_only=True, forbid_unknown_
     after: Id | None = None
 
 
+class UpdateNetwork(Command[Network], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Change a network under its endpoints; what is left out stays as it is.
+
+    ``labels`` and ``dns`` replace what was there. ``options`` changes those named, null takes one away. ``revision``
+    is the one that the change was decided on. ``add_pools`` come after those that the network has.
+    """
+
+    subject: ClassVar[str] = "cnm.v1.network.update"
+
+    network: Key
+    revision: Annotated[int, Meta(ge=1)] | None = None
+    labels: dict[str, str] | None = None
+    options: dict[str, str | int | bool | None] | None = None
+    dns: NetworkDns | None = None
+    add_pools: Annotated[list[PoolRequest], Meta(max_length=MAX_POOLS)] = []
+
+
 class DeleteNetwork(Command[Empty], frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Delete a network that has no endpoints; with ``force`` its endpoints leave first."""
 
@@ -150,9 +167,10 @@ class DeleteNetwork(Command[Empty], frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """What a prune deleted."""
+    """What a prune deleted; what it could not is warned of."""
 
     deleted: list[Id]
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class PruneNetworks(Command[Pruned], frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,10 +181,40 @@ class PruneNetworks(Command[Pruned], frozen=True, kw_only=True, forbid_unknown_f
     filters: Filters = {}
 
 
+class NodeDrops(msgspec.Struct, frozen=True, kw_only=True):
+    """Packets and bytes of a network that were refused or dropped on a node, and why.
+
+    ``reason`` is ``isolation``, ``internal``, ``direct`` or ``icc``; ``about`` says it in words.
+    """
+
+    node: str
+    reason: str
+    about: str
+    packets: int
+    bytes: int
+
+
+class ShownDrops(msgspec.Struct, frozen=True, kw_only=True):
+    """What was refused or dropped of a network, by node and reason."""
+
+    drops: list[NodeDrops]
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class CountNetworkDrops(Command[ShownDrops], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Count what was refused or dropped of a network since its rules were made."""
+
+    subject: ClassVar[str] = "cnm.v1.network.drops"
+
+    network: Key
+
+
 NETWORK_COMMANDS: tuple[type[Command[Any]], ...] = (
     CreateNetwork,
     GetNetwork,
     ListNetworks,
+    UpdateNetwork,
     DeleteNetwork,
     PruneNetworks,
+    CountNetworkDrops,
 )

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from cnm.messages.bridge import Attachment, BridgeNetwork
 from cnm.messages.message import Command, Empty
-from cnm.messages.names import NameRecord, ResolverSandbox, ZoneSpec
+from cnm.messages.names import NameCounts, NameRecord, ResolverSandbox, ZoneSpec
 from cnm.messages.namespace import SandboxSpec
 from cnm.messages.network import Filters
 from cnm.messages.ports import PublishPorts
@@ -57,6 +57,21 @@ class ListNodes(Command[Nodes], frozen=True, kw_only=True, forbid_unknown_fields
     subject: ClassVar[str] = "cnm.v1.node.list"
 
     filters: Filters = {}
+
+
+class NodeDns(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's embedded DNS did since its process began."""
+
+    node: str
+    dns: NameCounts
+
+
+class GetNodeDns(Command[NodeDns], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Show what the embedded DNS of a node did, and how its external servers do."""
+
+    subject: ClassVar[str] = "cnm.v1.node.dns"
+
+    node: Key
 
 
 class Heartbeat(Command[Empty], frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,6 +171,7 @@ class GetNameSlice(Command[NameSlice], frozen=True, kw_only=True, forbid_unknown
 
 NODE_COMMANDS: tuple[type[Command[Any]], ...] = (
     GetNode,
+    GetNodeDns,
     ListNodes,
     Heartbeat,
     GetBridgeSlice,

@@ -11,9 +11,13 @@ from cnm.types import Id
 
 
 class PublishedPorts(msgspec.Struct, frozen=True, kw_only=True):
-    """The ports as bound, in the order of the requests, one entry a binding and family."""
+    """The ports as bound, in the order of the requests, one entry a binding and family.
+
+    ``warnings`` tell of what is new and open to more than the node's own neighbourhood.
+    """
 
     ports: list[PortBinding]
+    warnings: list[str] = []
 
 
 class PublishPorts(Command[PublishedPorts], frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -87,8 +87,8 @@ class Ipam:
         (usage,) = (await handlers.count_pools(m.CountPools(pool_ids=[pool_id]), pools=self.pools)).usages
         return usage.in_use, usage.available
 
-    async def spaces(self) -> dict[str, int]:
-        found = await handlers.list_spaces(m.ListSpaces(), pools=self.pools)
+    async def spaces(self, **page: Any) -> dict[str, int]:
+        found = await handlers.list_spaces(m.ListSpaces(**page), pools=self.pools)
         return {space.name: space.pools for space in found.spaces}
 
     async def address(

@@ -55,6 +55,21 @@ async def test_predefined_pools_skip_what_overlaps_pools_and_what_is_excluded(ip
         await ipam.pool(exclude=["0.0.0.0/0"])
 
 
+async def test_a_dry_run_tells_what_would_be_reserved_and_reserves_nothing(ipam):
+    await ipam.network("web", {"subnet": "10.1.0.0/24"})
+    await ipam.pool("172.17.0.0/16")
+    before = await ipam.state()
+    await ipam.events()
+    wanted = ({"subnet": "10.2.0.0/24", "range": "10.2.0.8/29"}, {}, {"ipv6": True})
+    for owner in ("web", "new"):
+        found = await ipam.network(owner, *wanted, dry_run=True)
+        assert [each["gateway"] for each in found[:2]] == ["10.2.0.8", "172.18.0.1"]
+    assert (await ipam.state(), await ipam.events()) == (before, [])
+    with pytest.raises(Conflict, match=r'network "web"'):
+        await ipam.network("new", {"subnet": "10.1.0.0/25"}, dry_run=True)
+    assert await ipam.state() == before
+
+
 async def test_size_hint_takes_a_pool_of_that_size(ipam):
     assert await ipam.pool("0.0.0.0/24") == "LocalDefault/172.17.0.0/24"
     assert await ipam.pool("0.0.0.0/24") == "LocalDefault/172.17.1.0/24"
@@ -343,6 +358,18 @@ async def test_pools_are_shown_in_the_order_of_their_request(ipam):
     assert (shown[0].owner, shown[0].in_use, shown[0].available) == ("web", 1, 255)
     assert (shown[1].owner, shown[1].options) == (None, {"com.docker.network.ipam.serial": "true"})
     assert await ipam.spaces() == {"LocalDefault": 1, "GlobalDefault": 0, "blue": 1}
+
+
+async def test_spaces_are_listed_page_by_page(ipam):
+    for space in ("red", "blue"):
+        await ipam.pool("10.0.0.0/8", space=space)
+    every = ["LocalDefault", "GlobalDefault", "blue", "red"]
+    assert list(await ipam.spaces()) == every
+    assert list(await ipam.spaces(limit=3)) == every[:3]
+    assert list(await ipam.spaces(after="GlobalDefault", limit=1)) == ["blue"]
+    assert await ipam.spaces(after="red") == {}
+    with pytest.raises(NotFound, match="green"):
+        await ipam.spaces(after="green")
 
 
 async def test_each_change_tells_one_event_an_object(ipam):

@@ -197,3 +197,18 @@ async def test_dry_run_and_refusal_leave_no_bitmap_behind(ipam):
     with pytest.raises(Conflict, match="is held by endpoint"):
         await ipam.endpoint("e1", *lost, *lost)
     assert await ipam.state() == before
+
+
+async def test_pools_that_came_later_and_went_leave_the_others_to_be_released(ipam):
+    before = await ipam.state()
+    (first,) = await ipam.network("web", {"subnet": "10.1.0.0/24"})
+    chosen = await ipam.network("web", {"subnet": "10.2.0.0/24"}, {"subnet": "10.3.0.0/24"}, dry_run=True)
+    first, *added = map(as_held, (first, *chosen))
+    for _ in range(2):
+        await ipam.reconcile("web", pools=[first, *added])
+        assert len(await ipam.list_pools()) == 3
+    for _ in range(2):
+        await ipam.reconcile("web", surplus_pools=[added[0]["pool_id"]])
+        assert [pool.pool_id for pool in await ipam.list_pools()] == [first["pool_id"], added[1]["pool_id"]]
+    await ipam.release_owned("web")
+    assert await ipam.state() == before

@@ -23,7 +23,8 @@ def pool_of(api, network):
 
 def found(api, **body):
     checked = api.ask("system.check", body)
-    assert checked["compared"] == ["cnm-ipam"]
+    assert checked["compared"] == ["cnm-ipam", "cnm-driver-bridge", "cnm-port-mapper", "cnm-resolver", "cnm-sandbox"]
+    assert "warnings" not in checked
     return sorted((each["what"], each["value"], each["id"], each["repaired"]) for each in checked["differences"])
 
 
@@ -111,7 +112,10 @@ def test_all_of_ipam_is_restored_when_its_keys_are_lost(own_installation, wait_u
 
 
 def test_command_shows_what_was_found(installation, api, make, redis):
-    assert "all is as it should be (compared: cnm-ipam)" in installation.cnm("check", check=True).stdout
+    assert (
+        "all is as it should be (compared: cnm-ipam, cnm-driver-bridge, cnm-port-mapper, cnm-resolver, cnm-sandbox)"
+        in installation.cnm("check", check=True).stdout
+    )
     network = make.network(ipam={"pools": [{"subnet": "10.43.0.0/24"}]})
     redis.hdel(f"{KEY}holders:LocalDefault/10.43.0.0/24", "0a2b0001")
     shown = json.loads(installation.cnm("check", "--no-repair", "-o", "json", check=True).stdout)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import nats
@@ -65,13 +66,15 @@ def consistent(api):
         if {each["id"] for each in held} != {each["id"] for each in network["endpoints"]}:
             wrong.append(f"{network['name']} shows other endpoints")
         for pool in network["ipam"]["pools"]:
-            mine = [each["ipv6_address" if ":" in pool["subnet"] else "ipv4_address"] for each in held]
-            wanted = len([each for each in mine if each]) + bool(pool["gateway"]) + len(pool["aux_addresses"])
+            inside = ip_network(pool["subnet"])
+            mine = filter(None, (each[f"ipv{inside.version}_address"] for each in held))
+            mine = [address for address in mine if ip_interface(address) in inside]
+            wanted = len(mine) + bool(pool["gateway"]) + len(pool["aux_addresses"])
             if pool["in_use"] != wanted:
                 wrong.append(f"{network['name']}: {pool['in_use']} addresses in use, not {wanted}")
     owned = [each for each in lists["pools"] if each["owner"]]
     if len(owned) != sum(len(each["ipam"]["pools"]) for each in networks.values()):
-        wrong.append("pools without a network")
+        wrong.append(f"pools without a network: {owned}")
     links = {each["ifalias"]: each for each in api.ip("link show") if each.get("ifalias", "").startswith("cnm:")}
     veths = {alias.partition(":")[2] for alias, each in links.items() if each["ifname"].startswith("veth")}
     joined = {each["id"] for each in endpoints.values() if each["driver_info"]["host_ifname"]}
@@ -186,5 +189,53 @@ def test_a_request_that_meets_a_dying_worker_is_done_or_truly_refused(api, make,
         else:
             assert [each["id"] for each in joined] == [reply["id"]]
     agree(api)
+    make.end()
+    agree(api)
+
+
+@pytest.mark.parametrize("worker", ["controller", "ipam", "driver-bridge", "sandbox", "resolver"])
+@pytest.mark.parametrize("after_s", [0.004, 0.015])
+def test_a_change_that_meets_a_dying_worker_is_whole_or_not_at_all(api, make, worker, after_s, patiently):
+    network = make.network()
+    boxes = [make.sandbox(on=[network]) for _ in range(6)]
+    bridge = f"br-{network['id'][:12]}"
+    changes = {
+        "options": {"com.docker.network.driver.mtu": 1400},
+        "add_pools": [{"subnet": "10.79.0.0/24"}],
+        "dns": {"search": ["changed.example"]},
+    }
+
+    async def storm():
+        async def murder():
+            await asyncio.sleep(after_s)
+            return await asyncio.to_thread(kill, api, worker)
+
+        asked = api.send("network.update", {"network": network["id"], **changes}, timeout=15)
+        return await asyncio.gather(murder(), asked, return_exceptions=True)
+
+    _, answer = api.run(storm())
+    assert patiently(lambda: worker_pids(api, worker))
+    patiently(lambda: "id" in api.run(persist(api, "network.get", {"network": network["id"]})))
+    agree(api)
+
+    def stands():
+        """Return whether all is changed, none of it, or None while it is neither."""
+        shown = api.ask("network.get", {"network": network["id"]})
+        links = [each for each in api.ip("link show") if each["ifname"] == bridge or each.get("master") == bridge]
+        mtus = {each["mtu"] for each in links} | {
+            each["mtu"] for box in boxes for each in api.ip("link show", box["key"]) if each["ifname"] == "eth0"
+        }
+        searches = {"changed.example" in Path(api.path(box["resolv_conf_path"])).read_text() for box in boxes}
+        added = "10.79.0.1/24" in api.sh(f"ip -o addr show {bridge}")
+        seen = (shown["revision"], len(shown["ipam"]["pools"]), mtus, searches, added)
+        return {(2, 2, (1400,), (True,), True): "all", (1, 1, (1500,), (False,), False): "none"}.get(
+            (*seen[:2], tuple(mtus), tuple(searches), added)
+        )
+
+    found = patiently(stands)
+    if not isinstance(answer, BaseException):
+        reply, _ = answer
+        assert found == ("none" if "error" in reply else "all"), reply
+        assert reply.get("error", {}).get("code") in (None, "unavailable", "timeout")
     make.end()
     agree(api)

@@ -83,7 +83,11 @@ def test_pools_gateway_and_addresses_are_the_drivers(api, make, driver, name, pa
     (asked,) = driver.of("network.allocate")
     assert (asked["owner"], asked["options"]) == (network["id"], {"colour": "red"})
     assert asked["pools"] == [
-        {"request": {"subnet": None, "range": None, "gateway": None, "aux_addresses": {}}, "ipv6": False}
+        {
+            "request": {"subnet": None, "range": None, "gateway": None, "aux_addresses": {}},
+            "ipv6": False,
+            "gateway": True,
+        }
     ]
     box = make.sandbox(on=(network,))
     (endpoint,) = box["endpoints"]
@@ -171,3 +175,57 @@ def test_driver_that_replies_nonsense_is_told_of_and_nothing_is_left(api, patien
     finally:
         api.run(subscription.unsubscribe())
         api.ask("driver.announce", {"name": name, "instance": "1", "leaving": True})
+
+
+@contextmanager
+def answering(api, name, replies):
+    """A driver that answers each verb with what stands there for it, and is silent where nothing does."""
+
+    async def answer(message):
+        verb = ".".join(message.subject.split(".")[-2:])
+        if verb in replies:
+            await api.client.publish(message.reply, json.dumps(replies[verb]).encode())
+
+    subscription = api.run(api.client.subscribe(f"cnm.v1.ipam.driver.{name}.>", cb=answer))
+    api.ask("driver.announce", {"name": name, "instance": "1"})
+    try:
+        yield
+    finally:
+        api.run(subscription.unsubscribe())
+        api.ask("driver.announce", {"name": name, "instance": "1", "leaving": True})
+
+
+POOL = {"pool_id": "x", "subnet": "10.178.0.0/24", "gateway": "10.178.0.1"}
+
+
+def test_driver_that_does_not_count_keeps_nobody_from_seeing_networks(api, name):
+    with answering(api, name, {"network.allocate": {"pools": [POOL]}, "owner.release": {}}):
+        body = {"name": name, "ipam": {"driver": name}}
+        made = api.ask("network.create", body, {"Cnm-Deadline-Ms": "5000"})
+        try:
+            patient = {"Cnm-Deadline-Ms": "5000"}
+            (pool,) = api.ask("network.get", {"network": made["id"]}, patient)["ipam"]["pools"]
+            assert (pool["subnet"], pool["in_use"], pool["available"]) == ("10.178.0.0/24", 0, 0)
+            assert made["id"] in [each["id"] for each in api.ask("network.list", {}, patient)["networks"]]
+        finally:
+            api.ask("network.delete", {"network": made["id"]})
+
+
+@pytest.mark.parametrize("address", ["10.178.0.9", "10.178.0.9/16", "10.179.0.9/24"])
+def test_address_that_has_not_the_prefix_of_its_pool_is_not_taken(api, name, address):
+    replies = {
+        "network.allocate": {"pools": [POOL]},
+        "endpoint.allocate": {"addresses": [address]},
+        "owner.release": {},
+        "pool.count": {"usages": []},
+    }
+    with answering(api, name, replies):
+        made = api.ask("network.create", {"name": name, "ipam": {"driver": name}})
+        try:
+            with api.unchanged():
+                body = {"network": made["id"], "name": "e"}
+                api.refused("endpoint.create", body, "unavailable", name, address.partition("/")[0])
+            replies["endpoint.allocate"] = {"addresses": ["10.178.0.9/24"]}
+            assert api.ask("endpoint.create", body)["ipv4_address"] == "10.178.0.9/24"
+        finally:
+            api.ask("network.delete", {"network": made["id"], "force": True})

@@ -81,6 +81,23 @@ def test_fixed_addresses_are_kept_and_their_holder_is_named(api, make):
             api.refused("endpoint.create", body, "conflict", fixed[key], box["name"])
 
 
+def test_an_endpoint_that_is_made_again_is_the_same_neighbour(api, make):
+    network, box, other = make.network(enable_ipv6=True), make.sandbox(), make.sandbox()
+    neighbour = make.connect(other, network)
+    first = make.connect(box, network)
+    here, there = first["ipv4_address"].split("/")[0], neighbour["ipv4_address"].split("/")[0]
+    api.sh(f"ping -c 1 -W 2 {here}", other["key"])
+    api.ask("sandbox.disconnect", {"sandbox": box["id"], "network": network["id"]})
+    again = make.connect(box, network)
+    kept = ("mac_address", "ipv4_address", "ipv6_address")
+    assert {key: again[key] for key in kept} == {key: first[key] for key in kept}
+    assert again["id"] != first["id"]
+    api.sh(f"ping -c 1 -W 1 {here}", other["key"])
+    api.sh(f"ping -c 1 -W 1 {there}", box["key"])
+    other_network = make.network()
+    assert make.connect(box, other_network)["mac_address"] != first["mac_address"]
+
+
 def test_an_endpoint_keeps_mac_and_addresses_through_leave_and_join(api, make):
     network, one, two = make.network(enable_ipv6=True), make.sandbox(), make.sandbox()
     made = make.endpoint(network)

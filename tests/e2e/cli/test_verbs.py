@@ -2,8 +2,20 @@
 
 import json
 import signal
+import subprocess
+from contextlib import contextmanager
 
 import pytest
+
+
+@contextmanager
+def foreign(installation):
+    """Run a process with a network namespace of its own; gives its id."""
+    command = ("nsenter", f"--net={installation.namespace}", "unshare", "--net", "sh", "-c", "echo there; read line")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"there\n"
+        yield process.pid
+        process.stdin.close()
 
 
 def test_network_from_create_to_rm(installation):
@@ -22,6 +34,53 @@ def test_network_from_create_to_rm(installation):
     assert installation.cnm("network", "rm", "verbs", check=True).stdout == "verbs\n"
 
 
+def test_configuration_and_what_is_made_from_it(installation):
+    words = ("--config-only", "--subnet", "10.82.0.0/24", "-o", "com.docker.network.driver.mtu=1400")
+    installation.cnm("network", "create", *words, "--label", "tier=held", "verbs-held", check=True)
+    installation.cnm("network", "create", "--config-from", "verbs-held", "--attachable", "verbs-web", check=True)
+    bodies = json.loads(
+        installation.cnm("network", "inspect", "-o", "json", "verbs-held", "verbs-web", check=True).stdout
+    )
+    assert [(body["config_only"], body["config_from"]) for body in bodies] == [(True, None), (False, "verbs-held")]
+    assert bodies[1]["ipam"]["pools"][0]["subnet"] == "10.82.0.0/24"
+    refused = installation.cnm("network", "rm", "verbs-held")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "verbs-web" in refused.stderr
+    one_missing = installation.cnm("network", "inspect", "verbs-held", "absent")
+    assert (one_missing.returncode, one_missing.stderr) == (1, "cnm: no network 'absent'\n")
+    assert "verbs-held" in one_missing.stdout
+    listed = installation.cnm("network", "ls", "-q", "--filter", "label=tier=held", "-f", "dangling=true", check=True)
+    assert listed.stdout.split() == [bodies[1]["id"][:12]]
+    for words in (("-f", "colour=red"), ("-f", "dangling=maybe")):
+        refused = installation.cnm("network", "ls", *words)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert words[1].partition("=")[0] in refused.stderr
+    for expected in (bodies[1], bodies[0]):
+        pruned = installation.cnm("network", "prune", "-f", "--filter", "label=tier=held", check=True)
+        assert pruned.stdout.split() == [expected["id"]]
+
+
+def test_network_is_updated(installation):
+    words = ("--label", "a=1", "--label", "b=2", "--dns-ttl", "5")
+    installation.cnm("network", "create", *words, "verbs-new", check=True)
+    words = ("-o", "com.docker.network.driver.mtu=1400", "--label-rm", "a", "--label-add", "c=3")
+    more = ("--dns-search", "corp.example", "--subnet", "10.83.0.0/24")
+    done = installation.cnm("network", "update", *words, *more, "verbs-new", check=True)
+    assert (done.stdout, done.stderr) == ("verbs-new\n", "")
+    body = installation.ask("network.get", {"network": "verbs-new"})[0]
+    assert (body["labels"], body["revision"]) == ({"b": "2", "c": "3"}, 2)
+    assert body["options"] == {"com.docker.network.driver.mtu": "1400"}
+    assert (body["dns"]["ttl"], body["dns"]["search"]) == (5, ["corp.example"])
+    assert body["ipam"]["pools"][1]["subnet"] == "10.83.0.0/24"
+    for words in (("--revision", "1", "--label-add", "d=4"), ("-o", "colour=red"), ("--subnet", "10.83.0.0/25")):
+        refused = installation.cnm("network", "update", *words, "verbs-new")
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert installation.cnm("network", "update").returncode == 2
+    assert installation.cnm("network", "update", "--label-add", "=x", "verbs-new").returncode == 2
+    assert installation.ask("network.get", {"network": "verbs-new"})[0] == body
+    installation.cnm("network", "rm", "verbs-new", check=True)
+
+
 def test_connect_and_disconnect(installation):
     installation.cnm("network", "create", "--subnet", "10.81.0.0/24", "joined", check=True)
     installation.cnm("sandbox", "create", "joiner", check=True)
@@ -36,6 +95,35 @@ def test_connect_and_disconnect(installation):
     installation.cnm("network", "disconnect", "joined", "joiner", check=True)
     installation.cnm("sandbox", "rm", "joiner", check=True)
     installation.cnm("network", "rm", "joined", check=True)
+
+
+def test_endpoints_and_sandboxes_are_changed(installation):
+    installation.cnm("network", "create", "--subnet", "10.82.0.0/24", "changing", check=True)
+    installation.cnm("sandbox", "create", "--netns-later", "changed", check=True)
+    interface = ("--link-local-ip", "169.254.9.9", "--route", "10.250.0.0/16,10.82.0.9", "--route", "10.251.0.0/16")
+    installation.cnm("network", "connect", *interface, "changing", "changed", check=True)
+    with foreign(installation) as pid:
+        installation.cnm("sandbox", "adopt", "--pid", str(pid), "changed", check=True)
+    for words in (("--alias", "al", "--not-ready"), ("--label", "a=b"), ("--no-alias", "--ready")):
+        installation.cnm("endpoint", "update", *words, "changing", "changed", check=True)
+    shown = installation.ask("endpoint.get", {"network": "changing", "endpoint": "changed"})[0]
+    assert (shown["aliases"], shown["labels"], shown["ready"]) == ([], {"a": "b"}, True)
+    assert shown["link_local_addresses"] == ["169.254.9.9"]
+    assert [route["gateway"] for route in shown["routes"]] == ["10.82.0.9", None]
+    words = ("--hostname", "new", "--dns", "192.0.2.53", "--add-host", "x:192.0.2.1")
+    installation.cnm("sandbox", "update", *words, "changed", check=True)
+    installation.cnm("sandbox", "update", "--dns-search", "example.org", "changed", check=True)
+    box = installation.ask("sandbox.get", {"sandbox": "changed"})[0]
+    assert box["hostname"] == "new"
+    assert (box["dns"]["servers"], box["dns"]["search"]) == (["192.0.2.53"], ["example.org"])
+    assert installation.cnm("sandbox", "stats", "changed", check=True).stdout.splitlines()[1].startswith("eth0 ")
+    counted = json.loads(installation.cnm("sandbox", "stats", "-o", "json", "changed", check=True).stdout)
+    assert [each["endpoint"] for each in counted["interfaces"]] == [shown["id"]]
+    reasons = installation.cnm("network", "drops", "changing", check=True).stdout
+    assert "direct" in reasons
+    assert "isolation" in reasons
+    installation.cnm("sandbox", "rm", "changed", check=True)
+    installation.cnm("network", "rm", "changing", check=True)
 
 
 def test_several_arguments_are_all_done_and_each_failure_is_told(installation):
@@ -72,6 +160,39 @@ def test_port_ls_shows_what_is_bound(installation):
     assert [(port["name"], port["host_ip"], port["host_port"]) for port in ports] == [("portly", "127.0.0.1", 8181)]
     assert "127.0.0.1:8181" in installation.cnm("port", "ls", check=True).stdout
     installation.cnm("sandbox", "rm", "portly", check=True)
+
+
+def test_ways_and_ports_are_explained(installation):
+    words = ("--network", "bridge", "-p", "127.0.0.1:8195:80")
+    installation.cnm("sandbox", "create", *words, "puzzled", check=True)
+    stopped = installation.cnm("explain", "puzzled", "nonesuch", "--port", "80", check=True).stdout
+    assert "stopped by name" in stopped
+    assert "NXDOMAIN" in stopped
+    assert "it gets there" in installation.cnm("explain", "puzzled", "127.0.0.1", check=True).stdout
+    told = installation.cnm("explain", "--port", "8195", check=True).stdout
+    assert "puzzled: 127.0.0.1:8195/tcp" in told
+    asked = ("--port", "8195", "--protocol", "tcp", "-o", "json")
+    body = json.loads(installation.cnm("explain", *asked, check=True).stdout)
+    assert body == installation.ask("system.explain", {"port": 8195})[0]
+    assert installation.cnm("explain").returncode == 1
+    assert installation.cnm("explain", "puzzled", "x", "--protocol", "icmp").returncode == 2
+    installation.cnm("sandbox", "rm", "puzzled", check=True)
+
+
+def test_ports_are_published_and_closed(installation):
+    installation.cnm("sandbox", "create", "--network", "bridge", "opening", check=True)
+    words = ("publish", "opening", "127.0.0.1:8191:80", "127.0.0.1:8192:81/udp")
+    shown = installation.cnm("sandbox", *words, "--allow", "127.0.0.0/8", check=True).stdout
+    assert shown.splitlines() == ["127.0.0.1:8191->80/tcp", "127.0.0.1:8192->81/udp"]
+    assert "127.0.0.0/8" in installation.cnm("port", "ls", "opening", check=True).stdout
+    taken = installation.cnm("sandbox", "publish", "opening", "127.0.0.1:8191:82")
+    assert (taken.returncode, "8191" in taken.stderr) == (1, True)
+    installation.cnm("sandbox", "unpublish", "opening", "8191:80", check=True)
+    assert "8191" not in installation.cnm("port", "ls", "opening", check=True).stdout
+    gone = installation.cnm("sandbox", "unpublish", "opening", "80")
+    assert (gone.returncode, "80/tcp" in gone.stderr) == (1, True)
+    assert installation.cnm("sandbox", "publish", "opening", "none").returncode == 2
+    installation.cnm("sandbox", "rm", "opening", check=True)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.
 class Running:
     """The driver, on a loop of its own in a thread that lives in the host's namespace."""
 
-    def __init__(self, host):
-        self._host = host
+    def __init__(self, host, config=None):
+        self._host, self._config = host, config
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._live)
         self._thread.start()
@@ -41,7 +41,7 @@ class Running:
 
     async def _serve(self):
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with open_driver() as self.driver:
+        async with open_driver(self._config) as self.driver:
             self._handlers = {route.command: route.handler for route in self.driver.routes()}
             self._ready.set()
             await self._stop.wait()
@@ -52,8 +52,8 @@ class Running:
     def send(self, command):
         return self.call(self._handlers[type(command)](command))
 
-    def ensure(self, network):
-        return self.send(EnsureBridge(network=network))
+    def ensure(self, network, gone=()):
+        return self.send(EnsureBridge(network=network, gone=list(gone)))
 
     def remove(self, network):
         return self.send(RemoveBridge(network=network))
@@ -72,7 +72,11 @@ class Running:
 
     def converge(self, networks=(), attachments=(), busy=()):
         wanted = BridgeSlice(clock=1, networks=list(networks), attachments=list(attachments), busy=list(busy))
-        return self.call(self.driver.converge(wanted))
+        return [str(each) for each in self.call(self.driver.converge(wanted))]
+
+    def compare(self, networks=(), attachments=(), busy=()):
+        wanted = BridgeSlice(clock=1, networks=list(networks), attachments=list(attachments), busy=list(busy))
+        return self.call(self.driver.compare(wanted))
 
     def stop(self):
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -84,8 +88,8 @@ class Running:
 def running(host):
     made = []
 
-    def start():
-        made.append(Running(host))
+    def start(config=None):
+        made.append(Running(host, config))
         return made[-1]
 
     yield start

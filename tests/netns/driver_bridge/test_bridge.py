@@ -3,9 +3,10 @@
 import ipaddress
 import os
 
+import msgspec
 import pytest
 
-from cnm.errors import Conflict, Invalid
+from cnm.errors import Conflict, Invalid, Unsupported
 from cnm.kernel import sysctl
 from cnm.kernel.rtnl import AddAddress, CreateBridge, CreateVeth, Rtnl
 
@@ -75,7 +76,7 @@ def test_nothing_is_left_of_a_removed_network(driver, make_network, make_attachm
         driver.remove(each)
     assert left_behind(network, internal) == ([], [])
     maps = [entry.get("map") or entry.get("set") for entry in shell.nft(host, "list", "ruleset")]
-    assert [each for each in maps if each and each.get("elem")] == []
+    assert [each["name"] for each in maps if each and each.get("elem")] == ["closed"]  # the node's, not a network's
 
 
 def test_the_users_chain_survives_everything(driver, running, make_network, shell, host):
@@ -123,13 +124,15 @@ def test_a_users_bridge_is_adopted_and_stays(driver, make_network, make_attachme
     with Rtnl.open(host) as rtnl:
         (link,) = rtnl.send(CreateBridge("br-mine"))
         rtnl.send(AddAddress(link.index, ipaddress.ip_interface("10.99.0.1/24")))
+        rtnl.send(AddAddress(link.index, ipaddress.ip_interface("fd00:1::1/64")))  # one of the network's, before it
     network = make_network(1, bridge="br-mine")
     attachment = make_attachment(network)
     driver.plug(attachment)
     assert {"10.99.0.1/24", "10.1.0.1/24", "fd00:1::1/64"} <= addresses(shell, host, "br-mine")
     driver.unplug(attachment)
     driver.remove(network)
-    assert "10.99.0.1/24" in addresses(shell, host, "br-mine")
+    assert {"10.99.0.1/24", "fd00:1::1/64"} <= addresses(shell, host, "br-mine")
+    assert "10.1.0.1/24" not in addresses(shell, host, "br-mine"), "what we gave goes with the network"
     assert "ifalias" not in shell.link(host, "br-mine")
 
 
@@ -170,3 +173,39 @@ def test_two_thousand_open_files_do_not_end_the_driver(driver, make_network, mak
     finally:
         for each in files:
             os.close(each)
+
+
+@pytest.mark.parametrize("whose", ["ours", "the user's"])
+def test_addresses_that_are_gone_from_the_network_leave_its_bridge(driver, make_network, shell, host, whose):
+    network = make_network(1, ipv6=False)
+    if whose == "the user's":
+        with Rtnl.open(host) as rtnl:
+            rtnl.send(CreateBridge(network.bridge))
+    grown = msgspec.structs.replace(
+        network,
+        enable_ipv6=True,
+        subnets=[*network.subnets, ipaddress.ip_network("10.9.0.0/24"), ipaddress.ip_network("fd00:9::/64")],
+        bridge_addresses=[
+            *network.bridge_addresses,
+            ipaddress.ip_interface("10.9.0.1/24"),
+            ipaddress.ip_interface("fd00:9::1/64"),
+        ],
+    )
+    driver.ensure(network)
+    before = addresses(shell, host, network.bridge)
+    shell.run(host, "ip", "addr", "add", "10.77.0.1/24", "dev", network.bridge)
+    driver.ensure(grown)
+    assert {"10.9.0.1/24", "fd00:9::1/64"} <= addresses(shell, host, network.bridge)
+    for _ in range(2):
+        driver.ensure(network, gone=grown.bridge_addresses)
+        assert addresses(shell, host, network.bridge) == before | {"10.77.0.1/24"}
+    assert driver.converge([network]) == []
+
+
+def test_a_change_that_fails_leaves_the_rules_of_a_network_that_stands(driver, make_network, shell, host):
+    network = make_network(1)
+    driver.ensure(network)
+    before = shell.run(host, "nft", "-s", "list", "ruleset")
+    with pytest.raises(Unsupported):  # the kernel takes IPv6 from a link of that MTU
+        driver.ensure(msgspec.structs.replace(network, masquerade=False, mtu=70))
+    assert shell.run(host, "nft", "-s", "list", "ruleset") == before

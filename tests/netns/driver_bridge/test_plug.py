@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cnm.errors import Conflict, Invalid, Unsupported
+from cnm.errors import Conflict, Invalid, Unavailable, Unsupported
 from cnm.kernel import netns, sysctl
 from cnm.kernel.rtnl import CreateBridge, CreateVeth, DeleteLink, Rtnl, SetLink
 from cnm.messages.bridge import PlugEndpoint, UnplugEndpoint
+from cnm_driver_bridge.nftables import Nftables
 
 
 def host_links(shell, host):
@@ -189,3 +190,24 @@ def test_many_at_once_all_come_and_all_go(driver, make_network, make_attachment,
     driver.call(all_of(UnplugEndpoint(endpoint_id=each.endpoint_id) for each in attachments))
     assert host_links(shell, host) == []
     assert all(shell.link(each.namespace, "eth0") is None for each in attachments)
+
+
+def test_a_firewall_that_refuses_takes_no_link_that_stood(
+    driver, make_network, make_attachment, monkeypatch, shell, host
+):
+    network = make_network(1)
+    stood, new = (make_attachment(network) for _ in range(2))
+    name = driver.plug(stood)
+
+    def refuse(*_):
+        raise Unavailable("nftables refused a change")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Nftables, "open_ports", refuse)
+        for attachment in (stood, new):
+            with pytest.raises(Unavailable):
+                driver.plug(attachment)
+    assert shell.link(host, name)["master"] == network.bridge
+    assert shell.link(stood.namespace, "eth0") is not None
+    assert shell.link(new.namespace, "eth0") is None
+    assert driver.plug(new)

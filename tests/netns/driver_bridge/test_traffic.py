@@ -152,6 +152,19 @@ def test_a_published_port_is_reached_from_everywhere(two, traffic, shell, host, 
     assert traffic.seen_as(listener, stranger.namespace, "192.0.2.1", 8081) == gateway
 
 
+def test_its_own_network_reaches_a_published_port_though_nothing_is_masqueraded(
+    driver, make_network, make_attachment, lan, traffic, shell, host, ips
+):
+    network = make_network(1, masquerade=False)
+    one, peer = make_attachment(network), make_attachment(network)
+    for each in (one, peer):
+        driver.plug(each)
+    listener = traffic.listen(one.namespace)
+    publish(shell, host, ips(one)[0])
+    for path in (one.namespace, peer.namespace):
+        assert traffic.seen_as(listener, path, "192.0.2.1", 8081) == str(network.bridge_addresses[0].ip)
+
+
 def send_to_loopback(path, mac, source, port):
     """Send a datagram for 127.0.0.1 out of a sandbox, as no kernel would of its own accord."""
     header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 32, 0, 0, 64, 17, 0, source.packed, socket.inet_aton("127.0.0.1"))

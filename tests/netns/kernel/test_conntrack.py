@@ -84,6 +84,21 @@ def test_flows_to_a_host_port_are_forgotten_and_no_others(tracked, send):
         assert targets(conntrack) == [("10.7.0.1", 5001), ("10.7.0.9", 9000)]
 
 
+def test_flows_to_many_ports_are_forgotten_by_one_look(tracked, send):
+    with Conntrack(tracked) as conntrack:
+        for target, port in (("10.7.0.1", 5000), ("10.7.0.2", 5000), ("fd00:7::1", 5000), ("10.7.0.1", 5001)):
+            send(target, port)
+        send("10.7.0.9", 9000)  # where the others are led: the original destination counts
+        some = [(5000, address("10.7.0.2"), 4), (5001, address("10.7.0.2"), 4), (9, None, 4)]
+        assert conntrack.delete_sent_to(17, some) == 1
+        assert targets(conntrack) == [("10.7.0.1", 5000), ("10.7.0.1", 5001), ("10.7.0.9", 9000)]
+        assert conntrack.delete_sent_to(17, [(5000, None, 4), (5001, None, 4)]) == 2
+        assert targets(conntrack) == [("10.7.0.9", 9000)]
+        assert targets(conntrack, 6) == [("fd00:7::1", 5000)]
+        assert conntrack.delete_sent_to(17, [(5000, None, 6)]) == 1
+        assert conntrack.delete_sent_to(17, []) == 0
+
+
 def test_forgotten_flow_follows_the_new_rules(tracked, send):
     with (
         netns.open_socket(tracked, socket.AF_INET, socket.SOCK_DGRAM) as old,

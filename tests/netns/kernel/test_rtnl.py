@@ -9,8 +9,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from cnm.kernel import link as links
 from cnm.kernel import netns
 from cnm.kernel.errors import KernelError
+from cnm.kernel.netlink import NLM_F_ECHO
 from cnm.kernel.rtnl import (
     AddAddress,
     AddRoute,
@@ -100,6 +102,14 @@ def echo(source, target, family, where, *, patience_s=5):
     return False
 
 
+def await_carrier(rtnl, *names, patience_s=5):
+    """Wait until links have a carrier: the kernel tells a bridge of its port's a moment later."""
+    deadline = time.monotonic() + patience_s
+    while not all(rtnl.link(name).carrier for name in names):
+        assert time.monotonic() < deadline, f"no carrier on one of {', '.join(names)}"
+        time.sleep(0.01)
+
+
 def test_two_sends_attach_an_endpoint(host, container, shell):
     bridge = make_bridge(host)
     link = attach(host, container, bridge, 2)
@@ -125,6 +135,15 @@ def test_two_sends_attach_an_endpoint(host, container, shell):
     assert found["fd00:7::2", 64]["nodad"] is True
     assert {each["dst"] for each in shell.ip(container, "route", "show")} == {"default", "10.7.0.0/24"}
     assert "default" in {each["dst"] for each in shell.ip(container, "-6", "route", "show")}
+
+
+def test_a_kernel_that_does_not_tell_of_new_links_is_asked(host, container, shell, monkeypatch):
+    monkeypatch.setattr(links, "_CREATE", links._CREATE & ~NLM_F_ECHO)  # as Linux before 6.2, which ignores it
+    made = attach(host, container, make_bridge(host), 2)
+    assert (made.index, made.alias) == (shell.link(host, "veth2")["ifindex"], "cnm endpoint 2")
+    assert made.peer == shell.link(container, "eth0")["ifindex"]
+    assert shell.link(host, "veth2")["ifalias"] == "cnm endpoint 2"
+    assert shell.link(host, "br0")["ifalias"] == "cnm network"
 
 
 def test_attached_endpoints_reach_one_another(host, namespace):
@@ -156,6 +175,7 @@ def test_link_is_told_as_ip_tells_it(host, container, shell):
     attach(host, container, bridge, 2)
     with Rtnl.open(host) as rtnl:
         rtnl.send(SetBridgePort("veth2", hairpin=True))
+        await_carrier(rtnl, "br0", "veth2")
         links = rtnl.links(statistics=True)
         assert rtnl.links(master=bridge.index) == [rtnl.link("veth2")]
         assert rtnl.link("absent") is None

@@ -9,7 +9,7 @@ import pytest
 
 from cnm.kernel import netns
 from cnm.kernel.rtnl import Rtnl, SetLink
-from cnm.kernel.sockdiag import find_listener
+from cnm.kernel.sockdiag import find_holder, listening
 
 address = ipaddress.ip_address
 
@@ -21,8 +21,8 @@ def held(host):
     with Rtnl.open(host) as rtnl:
         rtnl.send(SetLink(1, up=True))
 
-    def hold(family, kind, where, port):
-        each = netns.open_socket(host, family, kind)
+    def hold(family, kind, where, port, protocol=0):
+        each = netns.open_socket(host, family, kind, protocol)
         opened.append(each)
         each.bind((where, port))
         if kind == socket.SOCK_STREAM:
@@ -35,7 +35,7 @@ def held(host):
 
 def find(host, *question):
     with netns.inside(host):
-        return find_listener(*question)
+        return find_holder(*question)
 
 
 def test_holder_is_named(host, held):
@@ -64,6 +64,34 @@ def test_ipv6_address_is_read(host, held):
     held(socket.AF_INET6, socket.SOCK_STREAM, "::1", 443)
     assert find(host, "tcp", address("::1"), 443)
     assert find(host, "tcp", address("fd00::1"), 443) is None
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_connection_holds_the_port_that_it_came_from(host, held, kind):
+    held(socket.AF_INET, kind, "127.0.0.1", 8080)
+    protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
+    with netns.open_socket(host, socket.AF_INET, kind) as client:
+        client.connect(("127.0.0.1", 8080))
+        port = client.getsockname()[1]
+        holder = find(host, protocol, None, port)
+        assert str(holder).endswith(f"(pid {os.getpid()}) for a connection that it made")
+        assert find(host, protocol, None, 8080).listens
+    assert find(host, protocol, None, port) is None
+
+
+def test_holder_of_an_sctp_port_is_named(host, held):
+    try:
+        held(socket.AF_INET6, socket.SOCK_STREAM, "::", 3868, socket.IPPROTO_SCTP)
+        held(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", 3869, socket.IPPROTO_SCTP)
+    except OSError as error:
+        pytest.skip(f"this kernel has no SCTP (modprobe sctp): {error}")
+    for where in (None, address("127.0.0.1"), address("::1")):
+        assert find(host, "sctp", where, 3868).pid == os.getpid()
+    assert find(host, "sctp", address("127.0.0.1"), 3869).pid == os.getpid()
+    assert find(host, "sctp", address("::1"), 3869) is None
+    assert find(host, "tcp", None, 3868) is None
+    with netns.inside(host):
+        assert listening("sctp", 3868) == [address("::")]
 
 
 def test_ports_of_other_namespaces_are_not_seen(host, container, held):

@@ -19,6 +19,18 @@ PROCESS = Path(__file__).with_name("mapper_process.py")
 HOST, HOST_TOO, LAN = "10.9.0.1", "10.9.0.5", "10.9.0.2"
 HOST6, LAN6 = "fd09::1", "fd09::2"
 
+LISTENER = """
+import socket, sys
+kind = socket.SOCK_DGRAM if sys.argv[3] == "udp" else socket.SOCK_STREAM
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+bound = socket.socket(family, kind, 132 if sys.argv[3] == "sctp" else 0)
+bound.bind((sys.argv[1], int(sys.argv[2])))
+if kind == socket.SOCK_STREAM:
+    bound.listen()
+print("bound", flush=True)
+sys.stdin.read()
+"""
+
 # What the bridge driver does of its own: route_localnet and these rules.
 BRIDGE_RULES = """
 table inet cnm_nat {
@@ -298,3 +310,24 @@ def elements(host, shell):
         return [element for entry in listed for element in entry.get("map", {}).get("elem", ())]
 
     return read
+
+
+@pytest.fixture
+def other_process(host):
+    """Let another process of the host bind ports."""
+    running = []
+
+    def bind(address, port, protocol="tcp"):
+        process = subprocess.Popen(
+            ["nsenter", f"--net={host}", sys.executable, "-c", LISTENER, address, str(port), protocol],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        assert process.stdout.readline() == "bound\n"
+        return process
+
+    yield bind
+    for process in running:
+        process.communicate()

@@ -2,49 +2,16 @@
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from cnm.errors import Conflict, Exhausted, Invalid, Unsupported
+from cnm.errors import Conflict, Exhausted, Invalid
 from cnm.kernel import conntrack, netns
 
 HOST, HOST_TOO, LAN = "10.9.0.1", "10.9.0.5", "10.9.0.2"
 HOST6 = "fd09::1"
 UDP = socket.SOCK_DGRAM
-LISTENER = """
-import socket, sys
-kind = socket.SOCK_DGRAM if sys.argv[3] == "udp" else socket.SOCK_STREAM
-bound = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, kind)
-bound.bind((sys.argv[1], int(sys.argv[2])))
-if kind == socket.SOCK_STREAM:
-    bound.listen()
-print("bound", flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def other_process(host):
-    """Let another process of the host bind ports."""
-    running = []
-
-    def bind(address, port, protocol="tcp"):
-        process = subprocess.Popen(
-            ["nsenter", f"--net={host}", sys.executable, "-c", LISTENER, address, str(port), protocol],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        assert process.stdout.readline() == "bound\n"
-        return process
-
-    yield bind
-    for process in running:
-        process.communicate()
 
 
 def bind(path, address, port, kind=socket.SOCK_STREAM):
@@ -93,6 +60,23 @@ def test_unpublished_port_closes_at_once_and_is_free_for_the_next(mapper, c1, c2
     mapper.unpublish(c1)
 
 
+def test_port_is_free_at_once_though_connections_that_it_ended_linger(mapper, c1, c2, host, wire, shell, wait_for):
+    c2.serve(80)
+    with netns.open_socket(c1.path, socket.AF_INET, socket.SOCK_STREAM) as server:
+        server.bind(("0.0.0.0", 80))
+        server.listen()
+        mapper.publish(c1.command({"container_port": 80, "host_port": 8080}, only=4))
+        with wire.connect(host, "::1", 8080) as client:
+            server.accept()[0].close()  # the sandbox ends first, and so does the proxy
+            assert client.recv(100) == b""
+    waiting = ("ss", "-tanH", "state", "time-wait", "sport", "=", ":8080")
+    wait_for(lambda: shell.run(host, *waiting))
+    mapper.unpublish(c1)
+    mapper.publish(c2.command({"container_port": 80, "host_port": 8080}))
+    assert wire.tcp(host, "::1", 8080).startswith("c2 ")
+    assert shell.run(host, *waiting), "they linger still"
+
+
 def test_udp_stops_when_unpublished_and_goes_to_the_next_sandbox(mapper, c1, c2, host, lan, wire):
     c1.serve(53, UDP)
     c2.serve(53, UDP)
@@ -119,6 +103,23 @@ def test_udp_stops_when_unpublished_and_goes_to_the_next_sandbox(mapper, c1, c2,
 def udp_flows(host):
     with conntrack.Conntrack(host) as table:
         return [found for version in (4, 6) for found in table.connections(version) if found.original.protocol == 17]
+
+
+def test_udp_through_a_large_range_stops_when_it_is_unpublished(mapper, c1, c2, lan, wire):
+    for box in (c1, c2):
+        box.serve(20150, UDP)
+    wide = {"protocol": "udp", "host_port": 30000, "host_port_end": 30299}
+    mapper.publish(c1.command({"container_port": 20000, "container_port_end": 20299, **wide}))
+    with wire.udp_client(lan, HOST, 30150, timeout=0.5) as client:
+        client.send(b"one")
+        assert client.recv(100).decode() == f"c1 {LAN} one"
+        mapper.unpublish(c1)
+        client.send(b"two")
+        with pytest.raises(OSError, match=r"timed out|refused"):
+            client.recv(100)
+        mapper.publish(c2.command({"container_port": 20000, "container_port_end": 20299, **wide}))
+        client.send(b"three")
+        assert client.recv(100).decode() == f"c2 {LAN} three"
 
 
 def test_established_connection_outlives_another_sandboxs_changes(mapper, c1, c2, lan, wire):
@@ -194,14 +195,6 @@ def test_address_of_another_node_is_refused(mapper, c1):
     with pytest.raises(Invalid, match=r"192\.0\.2\.7 is not an address of this node") as refused:
         mapper.publish(c1.command({"container_port": 80, "host_port": 8080, "host_ip": "192.0.2.7"}))
     assert refused.value.details["fields"][0]["field"] == "ports[0].host_ip"
-
-
-def test_sctp_is_refused_where_the_kernel_lacks_it(mapper, c1):
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132).close()
-    except OSError:
-        with pytest.raises(Unsupported, match="sctp"):
-            mapper.publish(c1.command({"container_port": 80, "host_port": 8080, "protocol": "sctp"}))
 
 
 def test_range_takes_what_another_process_left_and_is_exhausted_then(mapper, c1, c2, other_process):
@@ -344,7 +337,7 @@ def test_thousands_of_open_files_do_not_hurt(mapper, c1, lan, wire, elements):
     bound = mapper.publish(
         c1.command({"container_port": 10000, "container_port_end": 11999, "host_port": 10000, "host_port_end": 11999})
     )
-    assert len(elements()) == 4000
+    assert len(elements()) == 2, "ports in a row are one element"
     assert mapper.files() > 1024, "where libnftables would abort"
     mapper.publish(c1.command({"container_port": 80, "host_port": 8080}, bound=bound))
     assert wire.tcp(lan, HOST, 8080) == f"c1 {LAN} hello"

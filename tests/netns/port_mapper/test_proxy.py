@@ -52,7 +52,7 @@ def client(box, kind, port, timeout=2.0):
 
 def test_nobody_is_accepted_until_admitted(box):
     sockets, bound = open_at(box, Place("tcp", LOOPBACK, 8080))
-    with bound:
+    with contextlib.closing(bound):
         with pytest.raises(TimeoutError):
             client(box, socket.SOCK_STREAM, 8080, timeout=0.2)
         sockets.admit(bound)
@@ -65,14 +65,18 @@ def test_nobody_is_accepted_until_admitted(box):
 def test_two_may_not_have_one_port(box):
     for protocol in ("tcp", "udp"):
         _, bound = open_at(box, Place(protocol, LOOPBACK, 8080))
-        with bound, pytest.raises(OSError, match="in use"):
+        with contextlib.closing(bound), pytest.raises(OSError, match="in use"):
             open_at(box, Place(protocol, ip_address("0.0.0.0"), 8080))
 
 
 async def test_quietest_udp_session_gives_way(box):
     place = Place("udp", LOOPBACK, 5353)
     sockets, bound = open_at(box, place)
-    with bound, netns.open_socket(box, socket.AF_INET, socket.SOCK_DGRAM) as server, contextlib.ExitStack() as stack:
+    with (
+        contextlib.closing(bound),
+        netns.open_socket(box, socket.AF_INET, socket.SOCK_DGRAM) as server,
+        contextlib.ExitStack() as stack,
+    ):
         server.bind(("127.0.0.1", 53))
         server.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -97,7 +101,7 @@ async def test_stopping_ends_what_goes_through_the_port(box):
     place = Place("tcp", LOOPBACK, 8080)
     sockets, bound = open_at(box, place)
     loop = asyncio.get_running_loop()
-    with bound, netns.open_socket(box, socket.AF_INET, socket.SOCK_STREAM) as server:
+    with contextlib.closing(bound), netns.open_socket(box, socket.AF_INET, socket.SOCK_STREAM) as server:
         server.bind(("127.0.0.1", 80))
         server.listen()
         server.setblocking(False)

@@ -14,6 +14,7 @@ from dnslib import DNSRecord
 
 from cnm.kernel import netns
 from cnm.kernel.thread import NetlinkThread
+from cnm_resolver.cache import Cache
 from cnm_resolver.config import Limits
 from cnm_resolver.directory import Directory
 from cnm_resolver.forward import Forwarder
@@ -72,8 +73,8 @@ async def world() -> AsyncIterator[World]:
     async with NetlinkThread() as thread, asyncio.TaskGroup() as tasks:
         namespaces = KernelNamespaces(thread)
         upstream = SocketUpstream(namespaces, secrets.token_bytes)
-        forwarder = Forwarder(upstream, limits=LIMITS)
-        listeners = Listeners(namespaces, forwarder, tasks, limits=LIMITS)
+        external = Cache(Forwarder(upstream, limits=LIMITS), limits=LIMITS)
+        listeners = Listeners(namespaces, external, tasks, limits=LIMITS)
         yield World(directory, listeners, namespaces)
         listeners.close_all()
 

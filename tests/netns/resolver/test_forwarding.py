@@ -2,11 +2,13 @@
 
 import asyncio
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from dnslib import EDNS0, QTYPE, RCODE, RR, A, DNSHeader, DNSRecord
 
-from cnm_resolver.zone import Settings
+from cnm_resolver.node_servers import ResolvConf
+from cnm_resolver.zone import Server, Settings
 
 S1 = Settings(sandbox_id="s1", networks=("n-web",))
 
@@ -97,7 +99,7 @@ async def test_packet_is_forwarded_untouched_under_another_id(world, sandbox, ex
     question = DNSRecord.question("ExAmple.com", "TXT")
     question.add_ar(EDNS0(udp_len=1400, flags="do"))
     packet = bytes(question.pack())
-    replies = [await exchange(sandbox, packet) for _ in range(8)]
+    replies = [await exchange(sandbox, packet) for _ in range(8)]  # there is nothing to keep of an empty answer
     assert all(reply[:2] == packet[:2] for reply in replies)
     assert all(asked[2:] == packet[2:] for _, asked in mock.asked)
     assert len({asked[:2] for _, asked in mock.asked}) > 1
@@ -167,3 +169,96 @@ async def test_closing_gives_up_what_is_under_way(world, sandbox, query, make_se
     await world.listeners.close("s1")
     with pytest.raises((AssertionError, ConnectionResetError)):
         await waiting
+
+
+async def test_answer_is_kept_for_udp_and_tcp_and_counts_down(world, sandbox, make_sandbox, query, make_server):
+    mock = await make_server(answering())
+    world.directory.set_node_servers((mock.server,))
+    await world.open(S1, sandbox)
+    await world.open(replace(S1, sandbox_id="s2"), other := make_sandbox("s2"))
+    for where, tcp in ((sandbox, False), (sandbox, True), (other, False)):
+        reply = await query(where, "example.com", tcp=tcp)
+        assert [str(found.rdata) for found in reply.rr] == ["198.51.100.7"]
+        assert 0 < reply.rr[0].ttl <= 33
+    assert len(mock.asked) == 1
+
+
+async def test_what_is_kept_takes_no_place_among_questions_under_way(world, sandbox, query, make_server):
+    mock = await make_server(answering())
+    world.directory.set_node_servers((mock.server,))
+    await world.open(S1, sandbox)
+    await query(sandbox, "example.com")
+    mock.reply = silent
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(query(sandbox, f"{number}.example.com")) for number in range(4)]
+        await mock.heard.wait()
+        while len(mock.asked) < 5:
+            await asyncio.sleep(0.005)
+        assert (await query(sandbox, "example.com")).header.rcode == RCODE.NOERROR
+    assert {each.result().header.rcode for each in waiting} == {RCODE.SERVFAIL}
+
+
+async def test_names_below_a_domain_go_to_its_servers_the_longest_first(world, sandbox, query, make_server):
+    node, corp, lab = [await make_server(answering(f"198.51.100.{number}")) for number in (1, 2, 3)]
+    world.directory.set_node_servers((node.server,))
+    domains = {"corp.example": (corp.server,), "Lab.Corp.Example.": (lab.server,), "2.10.in-addr.arpa": (lab.server,)}
+    await world.open(replace(S1, domains=domains), sandbox)
+    for name, mock in (
+        ("www.corp.example", corp),
+        ("CORP.example", corp),
+        ("a.b.lab.corp.example", lab),
+        ("notcorp.example", node),
+        ("corp.example.org", node),
+        ("7.7.2.10.in-addr.arpa", lab),
+        ("7.7.3.10.in-addr.arpa", node),
+    ):
+        before = len(mock.asked)
+        await query(sandbox, name)
+        assert len(mock.asked) == before + 1, name
+    assert len(node.asked) + len(corp.asked) + len(lab.asked) == 7
+    await query(sandbox, "1.0.28.172.in-addr.arpa")
+    await query(sandbox, "api.web")
+    assert len(node.asked) + len(corp.asked) + len(lab.asked) == 7, "what is ours never leaves"
+
+
+async def test_domain_is_asked_of_its_servers_though_there_is_no_way_out(world, sandbox, query, make_server):
+    inside = await make_server(answering(), sandbox)
+    await world.open(replace(S1, domains={"corp.example": (inside.server,)}, external=False), sandbox)
+    assert (await query(sandbox, "www.corp.example")).header.rcode == RCODE.NOERROR
+    assert (await query(sandbox, "www.example.com")).header.rcode == RCODE.SERVFAIL
+
+
+async def test_the_nodes_servers_are_those_of_its_file(world, sandbox, query, make_server, tmp_path):
+    first, second = await make_server(answering("198.51.100.1")), await make_server(answering("198.51.100.2"))
+    ports = {"192.0.2.1": first.server, "192.0.2.2": second.server}
+    (tmp_path / "one").write_text("nameserver 192.0.2.1\n")
+    (tmp_path / "two").write_text("nameserver 192.0.2.2\n")
+    conf = tmp_path / "resolv.conf"
+    conf.symlink_to("one")
+    read = ResolvConf(conf)
+    world.directory.set_node_servers(lambda: tuple(ports[str(each.address)] for each in read()))
+    await world.open(S1, sandbox)
+
+    async def answer():
+        return [str(found.rdata) for found in (await query(sandbox, "example.com")).rr]
+
+    assert await answer() == ["198.51.100.1"]
+    conf.unlink()
+    conf.symlink_to("two")
+    assert await answer() == ["198.51.100.2"]
+    (tmp_path / "new").write_text("# a VPN came up\nnameserver 192.0.2.1\n")
+    (tmp_path / "new").replace(conf)
+    assert await answer() == ["198.51.100.1"]
+    conf.write_text("nameserver 192.0.2.2\nsearch corp\n")
+    assert await answer() == ["198.51.100.2"]
+    conf.unlink()
+    assert (await query(sandbox, "example.com")).header.rcode == RCODE.SERVFAIL
+
+
+@pytest.mark.parametrize("own", ["127.0.0.11", "::ffff:127.0.0.11"])
+async def test_we_never_ask_ourselves(world, sandbox, query, own):
+    world.directory.set_node_servers((Server(ip_address(own)),))
+    settings = replace(S1, domains={"corp.example": (Server(ip_address(own), inside=True),)})
+    await world.open(settings, sandbox)
+    for name in ("example.com", "www.corp.example"):
+        assert (await query(sandbox, name)).header.rcode == RCODE.SERVFAIL

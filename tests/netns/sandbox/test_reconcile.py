@@ -1,6 +1,7 @@
 """A restarted worker, lost namespaces, strays; and what the worker tells of its node."""
 
 import asyncio
+import dataclasses
 import socket
 import subprocess
 from ipaddress import ip_address, ip_network
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 from cnm.kernel import netns
 from cnm.kernel.watch import watching_routes
 from cnm.messages.message import decode_trusted, encode
-from cnm.messages.namespace import EnsureSandbox, RemoveSandbox
+from cnm.messages.namespace import EnsureSandbox, Gateway, HostsEntry, RemoveSandbox
 from cnm.messages.node import Heartbeat, SandboxSlice
 from cnm_sandbox import node_routes, probe
 from cnm_sandbox.config import Settings
@@ -40,6 +41,43 @@ async def test_lost_namespaces_and_files_are_made_again(service, spec, slice_of)
         f"{wanted.sandbox_id}: write {wanted.hosts_path}",
     )
     assert netns.is_namespace(Path(wanted.namespace))
+
+
+@pytest.mark.parametrize(
+    ("command", "repair"),
+    [
+        ("umount {path}", "ip netns add {path}"),
+        ("rm {hosts}", "write {hosts}"),
+        ("sed -i /ours/d {hosts}", "write {hosts}"),
+        ("rm {resolv}", "write {resolv}"),
+        ("nsenter --net={path} ip link set lo down", "ip link set dev lo up"),
+        ("nsenter --net={path} ip addr del ::1/128 dev lo", "sysctl"),
+        ("nsenter --net={path} ip route del default", "ip route"),
+        ("nsenter --net={path} ip route replace default via 192.0.2.9", "ip route"),
+    ],
+)
+async def test_what_changed_is_noticed_without_looking_at_everything(
+    settings, spec, slice_of, shell, command, repair
+):
+    async with open_service(dataclasses.replace(settings, patrol_budget_s=0.0)) as service:
+        wanted = spec(enable_ipv6=True, hosts=[HostsEntry(address=ip_address("192.0.2.2"), names=["ours"])])
+        await service.converge(slice_of(wanted))
+        for words in (
+            "link add eth0 up type veth peer far",
+            "link set far up",
+            "addr add 192.0.2.2/24 dev eth0",
+            "route add default via 192.0.2.1",
+        ):
+            shell.run(Path(wanted.namespace), "ip", *words.split())
+        wanted = replace(wanted, gateways=[Gateway(ifname="eth0", address=ip_address("192.0.2.1"))])
+        for _ in range(2):  # the second look is at what the first one wrote
+            await service.converge(slice_of(wanted))
+        assert (await service.converge(slice_of(wanted))).lines() == ()
+        names = {"path": wanted.namespace, "hosts": wanted.hosts_path, "resolv": wanted.resolv_conf_path}
+        subprocess.run(command.format(**names).split(), check=True)
+        lines = (await service.converge(slice_of(wanted))).lines()
+        assert any(repair.format(**names) in line for line in lines), lines
+    netns.remove(Path(wanted.namespace))
 
 
 async def test_strays_are_removed_and_strangers_kept(service, spec, settings, slice_of):

@@ -7,7 +7,7 @@ import pytest
 from cnm.errors import Invalid
 from cnm_cli.__main__ import build_parser
 from cnm_cli.arguments import duration_s, extra_host, filters, pair, published_port
-from cnm_cli.network import network_body, pool_bodies
+from cnm_cli.network import network_body, pool_bodies, update_body
 from cnm_cli.sandbox_options import sandbox_body
 
 TCP = {"protocol": "tcp"}
@@ -89,9 +89,9 @@ def test_durations(text, seconds):
     assert duration_s(text) == seconds
 
 
-def test_filters_of_one_key_are_alternatives_and_dangling_is_a_truth_value():
-    told = [("name", "a"), ("name", "b"), ("dangling", "true")]
-    assert filters(told) == {"name": ["a", "b"], "dangling": [True]}
+def test_filters_of_one_key_are_alternatives_and_their_values_are_left_to_the_owner():
+    told = [("name", "a"), ("name", "b"), ("dangling", "maybe")]
+    assert filters(told) == {"name": ["a", "b"], "dangling": ["maybe"]}
 
 
 def test_range_gateway_and_auxiliary_addresses_go_to_the_subnet_that_holds_them():
@@ -142,6 +142,77 @@ def test_switch_takes_no_word_that_follows_it():
 def test_switch_may_be_turned_off_with_its_value():
     assert _network("--ipv4=false", "--ipv6=true", "web")["enable_ipv4"] is False
     assert "enable_ipv6" not in _network("--ipv6", "--ipv6=false", "web")
+
+
+WORDS = """
+--config-only --attachable --ingress --config-from base --scope local --label tier=front -o mtu=1400
+--ipam-driver dhcp --address-space blue --ipam-opt a=1 --dns 10.0.0.53 --dns-search corp --dns-ttl 0
+--subnet 10.1.0.0/16 --ip-range 10.1.5.0/24 --gateway 10.1.5.1 --aux-address router=10.1.1.1 web
+"""
+
+
+def test_every_word_of_a_network_reaches_its_field():
+    assert _network(*WORDS.split()) == {
+        "name": "web",
+        "driver": "bridge",
+        "scope": "local",
+        "attachable": True,
+        "ingress": True,
+        "config_only": True,
+        "config_from": "base",
+        "ipam": {
+            "driver": "dhcp",
+            "address_space": "blue",
+            "options": {"a": "1"},
+            "pools": [
+                {
+                    "subnet": "10.1.0.0/16",
+                    "range": "10.1.5.0/24",
+                    "gateway": "10.1.5.1",
+                    "aux_addresses": {"router": "10.1.1.1"},
+                }
+            ],
+        },
+        "dns": {"servers": ["10.0.0.53"], "search": ["corp"], "ttl": 0},
+        "options": {"mtu": "1400"},
+        "labels": {"tier": "front"},
+    }
+
+
+ADDED = {"subnet": "10.1.0.0/16", "gateway": "10.1.0.9"}
+SHOWN = {
+    "id": "a" * 64,
+    "revision": 3,
+    "labels": {"a": "1", "b": "2"},
+    "dns": {"servers": ["10.0.0.53"], "search": [], "ttl": None, "domains": {}},
+}
+
+
+def _update(*words):
+    body = update_body(build_parser().parse_args(["network", "update", "web", *words]), SHOWN)
+    assert body.pop("network") == SHOWN["id"]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        ("", {}),
+        ("-o mtu=1400 --opt-rm icc", {"options": {"mtu": "1400", "icc": None}}),
+        (
+            "--subnet 10.1.0.0/16 --gateway 10.1.0.9",
+            {"add_pools": [{"subnet": "10.1.0.0/16", "gateway": "10.1.0.9"}]},
+        ),
+        ("--label-add c=3 --label-rm a --label-rm z", {"labels": {"b": "2", "c": "3"}, "revision": 3}),
+        ("--label-rm a --label-rm b", {"labels": {}, "revision": 3}),
+        ("--label-add c=3 --revision 2", {"labels": {"a": "1", "b": "2", "c": "3"}, "revision": 2}),
+        ("--dns-ttl 0", {"dns": {**SHOWN["dns"], "ttl": 0}, "revision": 3}),
+        ("--dns-reset", {"dns": {}, "revision": 3}),
+        ("--dns-reset --dns-search corp", {"dns": {"search": ["corp"]}, "revision": 3}),
+    ],
+)
+def test_an_update_keeps_what_was_not_spoken_of(words, body):
+    assert _update(*words.split()) == body
 
 
 def _sandbox(*words):

@@ -61,8 +61,6 @@ def test_predefined_names_are_forbidden(name: str):
         (b'{"name": "a", "driver": "warp"}', "warp"),
         (b'{"name": "a", "scope": "global"}', "global"),
         (b'{"name": "a", "ingress": true}', "ingress"),
-        (b'{"name": "a", "config_only": true}', "config_only"),
-        (b'{"name": "a", "options": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}', "routed"),
     ],
 )
 def test_what_cannot_be_served_is_unsupported_and_named(body: bytes, names: str):
@@ -111,6 +109,40 @@ def test_a_subnet_with_host_bits_hides_no_fault_beside_it():
     }  # fmt: skip
 
 
+def invalid(kind, body: bytes, check) -> dict[str, str]:
+    with pytest.raises(Invalid) as refused:
+        decode(kind, body, check=check)
+    return {fault["field"]: fault["reason"] for fault in refused.value.details["fields"]}
+
+
+def test_what_cannot_be_read_hides_no_fault_of_the_same_pool():
+    faults = invalid(
+        CreateNetwork,
+        b'{"name": "a", "ipam": {"pools": [{"subnet": "10.1.2.0/24", "gateway": "10.9.9.9", "range": "10.1.3.0/25",'
+        b' "aux_addresses": {"a": "10.8.8.8", "b": "x"}}]}}',
+        check_create,
+    )
+    assert faults == {
+        "ipam.pools[0].gateway": "10.9.9.9 is not in 10.1.2.0/24, choose one from 10.1.2.1 to 10.1.2.254",
+        "ipam.pools[0].range": "10.1.3.0/25 is not inside 10.1.2.0/24, which has 10.1.2.0/25 for example",
+        "ipam.pools[0].aux_addresses.a": "10.8.8.8 is not in 10.1.2.0/24, choose one from 10.1.2.1 to 10.1.2.254",
+        "ipam.pools[0].aux_addresses.b": "'x' is not an IP address",
+    }
+
+
+@pytest.mark.parametrize(
+    ("ipam", "fields"),
+    [
+        (b'{"address_space": "mine", "pools": [{"subnet": "bad"}]}', ["ipam.pools[0].subnet"]),
+        (b'{"address_space": "mine", "pools": [{"subnet": 5, "gateway": "10.0.0.1"}]}', ["ipam.pools[0].subnet"]),
+        (b'{"pools": [{"subnet": "bad", "range": "10.0.0.0/24"}]}', ["ipam.pools[0].subnet"]),
+        (b'{"pools": [{"subnet": "10.0.0.0/24"}, {"subnet": "bad"}]}', ["ipam.pools[1].subnet"]),
+    ],
+)
+def test_nothing_is_called_a_fault_that_only_follows_from_one_that_is_told(ipam: bytes, fields: list[str]):
+    assert list(invalid(CreateNetwork, b'{"name": "a", "ipam": %s}' % ipam, check_create)) == fields
+
+
 @pytest.mark.parametrize(
     ("pools", "more", "faults"),
     [
@@ -141,6 +173,12 @@ def test_pools_that_say_no_family_are_of_those_still_open():
     assert wanted_versions(network) == [6]
     network = decided(b'{"name": "a", "enable_ipv6": true, "ipam": {"pools": [{}, {"subnet": "10.1.0.0/16"}]}}')
     assert wanted_versions(network) == [6, 4]
+
+
+def test_ipv6_needs_its_least_mtu():
+    body = b'{"name": "a", "enable_ipv6": %s, "options": {"com.docker.network.driver.mtu": 1279}}'
+    assert "1280" in faults_of(body % b"true")["options.com.docker.network.driver.mtu"]
+    assert decided(body % b"false")
 
 
 def test_a_network_without_any_family_is_refused():
@@ -176,7 +214,7 @@ def test_predefined_networks_have_the_same_ids_everywhere():
 def test_filters_pass_any_value_of_all_names(filters, passes: bool):
     network = decided(b'{"name": "web", "labels": {"tier": "front"}}')
 
-    assert matches(network, filters, endpoints=0) is passes
+    assert matches(network, filters, used=False) is passes
 
 
 def test_a_label_without_a_value_matches_any():

@@ -17,6 +17,7 @@ from cnm.messages.namespace import EnsureSandbox, RemoveSandbox, RouteSandbox
 from cnm.messages.network import CreateNetwork, DeleteNetwork, GetNetwork
 from cnm.messages.ports import PublishPorts, UnpublishPorts
 from cnm.messages.sandbox import (
+    AdoptNamespace,
     ConnectSandbox,
     CreateSandbox,
     DeleteSandbox,
@@ -25,6 +26,7 @@ from cnm.messages.sandbox import (
     PortRequest,
 )
 from cnm.testing import ManualClock, MemoryBus, MemoryStore
+from cnm_controller.change_handlers import adopt_namespace
 from cnm_controller.endpoint_handlers import delete_endpoint
 from cnm_controller.founding import found
 from cnm_controller.join import connect
@@ -164,6 +166,54 @@ async def test_a_default_route_that_does_not_move_never_blocks_a_leave(stage: St
 
     shown = await get_sandbox(GetSandbox(sandbox="c1"), controller=stage.controller)
     assert [endpoint.ifname for endpoint in shown.endpoints] == ["eth1"]
+
+
+async def test_ports_that_cannot_move_never_block_a_leave_and_are_closed(stage: Stage):
+    await stage.connect()
+    await create_network(CreateNetwork(name="zoo"), controller=stage.controller)
+    await stage.connect("zoo")
+    stage.trouble("refuse", PublishPorts)
+
+    await disconnect_sandbox(DisconnectSandbox(sandbox="c1", network="web"), controller=stage.controller)
+
+    shown = await get_sandbox(GetSandbox(sandbox="c1"), controller=stage.controller)
+    assert [endpoint.ifname for endpoint in shown.endpoints] == ["eth1"]
+    assert shown.ports == []
+    assert stage.world.ports == {}
+
+
+@pytest.fixture
+async def waiting(stage: Stage):
+    """A sandbox on a network, with a port, whose namespace is still to come."""
+    ports = [PortRequest(container_port=81, host_port=8181)]
+    await create_sandbox(CreateSandbox(name="late", netns_later=True, ports=ports), controller=stage.controller)
+    endpoint = await connect(ConnectSandbox(sandbox="late", network="web"), controller=stage.controller)
+    assert endpoint.id not in stage.world.links
+    return stage
+
+
+async def test_what_joined_before_its_namespace_moves_in_with_it(waiting: Stage):
+    shown = await adopt_namespace(AdoptNamespace(sandbox="late", pid=7), controller=waiting.controller)
+
+    assert shown.netns == "/proc/7/ns/net"
+    assert waiting.world.links == {shown.endpoints[0].id: "eth0"}
+    assert [port.host_port for port in shown.ports] == [8181]
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("command", [EnsureSandbox, PlugEndpoint, UpdateNames, PublishPorts])
+async def test_an_adoption_that_fails_anywhere_changes_nothing(waiting: Stage, brief, command: type, kind: str):
+    before = await waiting.state()
+    waiting.trouble(kind, command)
+
+    with pytest.raises(CnmError):
+        await adopt_namespace(AdoptNamespace(sandbox="late", pid=7), controller=waiting.controller)
+
+    await waiting.bus.settled()
+    await waiting.recover()
+    assert await waiting.state() == before
+    set_current_call(None)
+    await adopt_namespace(AdoptNamespace(sandbox="late", pid=7), controller=waiting.controller)
 
 
 @pytest.mark.parametrize("kind", TROUBLES)

@@ -15,6 +15,8 @@ from cnm.messages.ipam import (
     AllocatePools,
     CountPools,
     PoolUsages,
+    Reconciled,
+    ReconcileOwner,
     ReleaseOwned,
 )
 from cnm.messages.message import Empty
@@ -50,13 +52,14 @@ class OneNode:
 class World:
     """What stands: bridges, links, files, routes, names, ports, pools and leases."""
 
-    bridges: set = field(default_factory=set)
+    bridges: dict = field(default_factory=dict)
     links: dict = field(default_factory=dict)
+    shapes: dict = field(default_factory=dict)
     sandboxes: dict = field(default_factory=dict)
     gateways: dict = field(default_factory=dict)
     served: dict = field(default_factory=dict)
     records: dict = field(default_factory=dict)
-    zones: set = field(default_factory=set)
+    zones: dict = field(default_factory=dict)
     ports: dict = field(default_factory=dict)
     pools: dict = field(default_factory=dict)
     leases: dict = field(default_factory=dict)
@@ -71,28 +74,36 @@ class World:
         }
 
     async def ensure_bridge(self, command: EnsureBridge) -> Empty:
-        self.bridges.add(command.network.bridge)
+        network = command.network
+        mtu, _, addresses, _ = self.bridges.get(network.bridge, (1500, True, frozenset(), ()))
+        addresses = (addresses - set(command.gone)) | set(network.bridge_addresses)
+        rules = (network.icc, network.masquerade, tuple(network.subnets))
+        self.bridges[network.bridge] = (network.mtu or mtu, network.enable_ipv6, addresses, rules)
         return Empty()
 
     async def remove_bridge(self, command: RemoveBridge) -> Empty:
-        self.bridges.discard(command.network.bridge)
+        self.bridges.pop(command.network.bridge, None)
         return Empty()
 
     async def plug(self, command: PlugEndpoint) -> Plugged:
         attachment = command.attachment
         self.links[attachment.endpoint_id] = attachment.ifname
+        mtu, _ = self.shapes.get(attachment.endpoint_id, (1500, True))
+        self.shapes[attachment.endpoint_id] = (attachment.network.mtu or mtu, attachment.network.icc)
         if attachment.default_via:
             self.gateways[attachment.namespace] = attachment.ifname
         return Plugged(host_ifname=f"veth{attachment.endpoint_id[:7]}")
 
     async def unplug(self, command: UnplugEndpoint) -> Empty:
+        self.shapes.pop(command.endpoint_id, None)
         ifname = self.links.pop(command.endpoint_id, None)
         self.gateways = {key: value for key, value in self.gateways.items() if value != ifname}
         return Empty()
 
     async def ensure_sandbox(self, command: EnsureSandbox) -> Empty:
         spec = command.sandbox
-        self.sandboxes[spec.namespace] = tuple((str(line.address), tuple(line.names)) for line in spec.hosts)
+        lines = tuple((str(line.address), tuple(line.names)) for line in spec.hosts)
+        self.sandboxes[spec.namespace] = (lines, spec.enable_ipv6, tuple(spec.search), spec.pending, spec.source)
         return Empty()
 
     async def route_sandbox(self, command: RouteSandbox) -> Empty:
@@ -105,12 +116,12 @@ class World:
         return Empty()
 
     async def update_names(self, command: UpdateNames) -> Empty:
-        self.zones |= {zone.network_id for zone in command.zones}
+        self.zones |= {zone.network_id: zone for zone in command.zones}
         self.records |= {record.endpoint_id: tuple(record.names) for record in command.records}
         for endpoint_id in command.forget_endpoints:
             self.records.pop(endpoint_id, None)
         if command.sandbox is not None:
-            self.served[command.sandbox.sandbox_id] = tuple(command.sandbox.networks)
+            self.served[command.sandbox.sandbox_id] = (command.sandbox.networks, command.sandbox.servers)
         return Empty()
 
     async def forget_sandbox(self, command: ForgetSandbox) -> Empty:
@@ -118,7 +129,7 @@ class World:
         return Empty()
 
     async def forget_zone(self, command: ForgetZone) -> Empty:
-        self.zones.discard(command.network_id)
+        self.zones.pop(command.network_id, None)
         return Empty()
 
     async def publish(self, command: PublishPorts) -> PublishedPorts:
@@ -150,9 +161,18 @@ class World:
         pools = []
         for wanted in command.pools:
             subnet = wanted.request.subnet or ip_network(f"172.{17 + len(self.pools)}.0.0/16")
+            if any(f"L/{subnet}" in held for owner, held in self.pools.items() if owner != command.owner):
+                raise Conflict(f"pool {subnet} is taken")
             pools.append(AllocatedPool(pool_id=f"L/{subnet}", subnet=subnet, gateway=subnet[1]))
-        self.pools[command.owner] = tuple(pool.pool_id for pool in pools)
+        if not command.dry_run:
+            self.pools[command.owner] = tuple(pool.pool_id for pool in pools)
         return AllocatedPools(pools=pools)
+
+    async def reconcile(self, command: ReconcileOwner) -> Reconciled:
+        kept = [pool_id for pool_id in self.pools.get(command.owner, ()) if pool_id not in command.surplus_pools]
+        held = dict.fromkeys((*kept, *(pool.pool_id for pool in command.pools)))
+        self.pools[command.owner] = tuple(held)
+        return Reconciled()
 
     async def allocate(self, command: AllocateAddresses) -> AllocatedAddresses:
         subnet = ip_network(command.addresses[0].pool_id[2:])
@@ -205,6 +225,7 @@ def serve(bus: MemoryBus, world: World) -> None:
         [
             route(AllocatePools, world.allocate_pools, lambda c: c.owner),
             route(AllocateAddresses, world.allocate, lambda c: c.owner),
+            route(ReconcileOwner, world.reconcile, lambda c: c.owner),
             route(ReleaseOwned, world.release, lambda c: c.owner),
             route(CountPools, world.count, lambda _: ""),
         ]

@@ -6,6 +6,8 @@ import ipaddress
 import pytest
 
 from cnm.messages.bridge import Attachment, BridgeNetwork
+from cnm_driver_bridge.frame import CHAINS, CONTAINERS, STRANGERS
+from cnm_driver_bridge.standing import Standing
 
 
 def network_of(number=1, **more):
@@ -22,6 +24,12 @@ def network_of(number=1, **more):
         "enable_ipv6": True,
     }
     return BridgeNetwork(**{**fields, **more})
+
+
+def whole():
+    """Return a frame that stands, without networks."""
+    chains = {(chain.table, chain.name): tuple(rule.comment for rule in chain.rules or ()) for chain in CHAINS}
+    return Standing(chains=chains, containers=set(CONTAINERS), counters={STRANGERS})
 
 
 @pytest.fixture

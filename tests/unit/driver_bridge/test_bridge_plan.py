@@ -1,6 +1,7 @@
 """Plans for a bridge."""
 
 import dataclasses
+from ipaddress import ip_interface
 
 import pytest
 
@@ -26,6 +27,8 @@ def carry_out(found, steps, network):
                 found = dataclasses.replace(found, link=link)
             case AddAddress(interface=interface):
                 found = dataclasses.replace(found, addresses=found.addresses | {interface})
+            case DeleteAddress(interface=interface):
+                found = dataclasses.replace(found, addresses=found.addresses - {interface})
             case Setting(name=name, value=value):
                 found = dataclasses.replace(found, settings={**found.settings, name: value})
     return found
@@ -105,3 +108,19 @@ def test_only_our_mark_is_our_mark(alias):
 
 def test_the_bridges_mac_is_the_networks_own(make_network):
     assert bridge.bridge_mac("0123456789" + "f" * 54) == "02:42:01:23:45:67"
+
+
+def test_addresses_that_are_gone_are_taken_away_and_strangers_stay(make_network):
+    network = make_network()
+    gone, wanted = ip_interface("10.2.0.1/24"), network.bridge_addresses[0]
+    found = BridgeFound()
+    for _ in range(3):
+        found = carry_out(found, plan_bridge(network, found), network)
+    stranger = ip_interface("10.3.0.1/24")
+    found = dataclasses.replace(found, addresses=found.addresses | {gone, stranger})
+    steps = plan_bridge(network, found, [gone, wanted])
+    assert [str(step) for step in steps] == ["ip addr del 10.2.0.1/24 dev index 7"]
+    assert plan_bridge(network, carry_out(found, steps, network), [gone, wanted]) == ()
+    assert str(bridge.undo(steps[0])) == "ip addr add 10.2.0.1/24 dev index 7"
+    users = dataclasses.replace(found, link=dataclasses.replace(found.link, alias=""))
+    assert plan_bridge(network, users, [gone]) == ()

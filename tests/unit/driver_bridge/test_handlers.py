@@ -1,8 +1,9 @@
 """Handlers, and who is answered in which order."""
 
-from cnm.messages.bridge import BRIDGE_COMMANDS, EnsureBridge, PlugEndpoint, RemoveBridge, UnplugEndpoint
+from cnm.messages.bridge import BRIDGE_COMMANDS, CountDrops, EnsureBridge, PlugEndpoint, RemoveBridge, UnplugEndpoint
 from cnm.touched import Touched
 from cnm_driver_bridge import handlers
+from cnm_driver_bridge.blocks import short
 
 
 class FakeNode:
@@ -11,8 +12,13 @@ class FakeNode:
     def __init__(self):
         self.bridges, self.links = set(), {}
 
-    async def ensure(self, network):
+    async def ensure(self, network, gone=()):
         self.bridges.add(network.network_id)
+        return [
+            "ip link add br-1",
+            "sysctl -w net.ipv4.ip_forward=1",
+            "sysctl -w net.ipv4.conf.br-1.route_localnet=1",
+        ]
 
     async def remove(self, network):
         self.bridges.discard(network.network_id)
@@ -23,6 +29,22 @@ class FakeNode:
 
     async def unplug(self, endpoint_id):
         self.links.pop(endpoint_id, None)
+
+    async def drops(self):
+        return {short("a" * 64): {"icc": (3, 180), "direct": (1, 60)}}
+
+
+async def test_what_was_set_of_the_node_is_said(make_network):
+    network = make_network(1)
+    reply = await handlers.ensure_bridge(EnsureBridge(network=network), node=FakeNode(), touched=Touched())
+    assert reply.settings == ["net.ipv4.ip_forward=1"]
+
+
+async def test_drops_are_told_with_their_reasons():
+    reply = await handlers.count_drops(CountDrops(network_id="a" * 64), node=FakeNode())
+    assert [(each.reason, each.packets, each.bytes) for each in reply.drops] == [("direct", 1, 60), ("icc", 3, 180)]
+    assert "outside" in reply.drops[0].about
+    assert (await handlers.count_drops(CountDrops(network_id="b" * 64), node=FakeNode())).drops == []
 
 
 async def test_every_command_may_come_twice(make_network, make_attachment):

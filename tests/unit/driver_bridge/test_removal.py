@@ -24,10 +24,10 @@ class SlowKernel:
         if self._error:
             raise self._error
 
-    async def is_gone(self, index):
+    def is_gone(self, index):
         return any(f"index {index}" in step for steps in self.sent for step in steps)
 
-    async def never_gone(self, index):
+    def never_gone(self, index):
         return False
 
 
@@ -42,7 +42,7 @@ def test_one_link_is_deleted_by_itself_and_several_as_a_group():
 
 async def test_a_deletion_is_done_when_the_link_is_gone_not_when_the_kernel_answers():
     kernel = SlowKernel()
-    removals = Removals([kernel], kernel.is_gone, look_s=0.001)
+    removals = Removals([kernel], is_gone=kernel.is_gone, look_s=0.001)
     await asyncio.wait_for(removals.delete(5), 2)
     assert not kernel.answer.is_set()
     kernel.answer.set()
@@ -51,7 +51,7 @@ async def test_a_deletion_is_done_when_the_link_is_gone_not_when_the_kernel_answ
 
 async def test_what_comes_while_the_kernel_is_slow_is_deleted_together():
     kernel = SlowKernel()
-    removals = Removals([kernel], kernel.is_gone, look_s=0.001)
+    removals = Removals([kernel], is_gone=kernel.is_gone, look_s=0.001)
     await removals.delete(1)
     waiting = [asyncio.ensure_future(removals.delete(index)) for index in (2, 3, 4)]
     await asyncio.sleep(0)
@@ -67,7 +67,7 @@ async def test_what_comes_while_the_kernel_is_slow_is_deleted_together():
 async def test_a_refusal_is_told_but_an_absent_link_is_fine(number, refused):
     kernel = SlowKernel(KernelError(number, step="ip link del index 5"))
     kernel.answer.set()
-    removals = Removals([kernel], kernel.never_gone, look_s=0.001)
+    removals = Removals([kernel], is_gone=kernel.never_gone, look_s=0.001)
     if refused:
         with pytest.raises(Unavailable, match="ip link del index 5"):
             await removals.delete(5)

@@ -7,7 +7,7 @@ from cnm.kernel.conntrack import parse_connection
 from cnm.kernel.element import AddElement, DeleteElement, Element, pack_comment, pack_name, pack_port, pack_protocol
 from cnm.kernel.netlink import attribute, nest
 from cnm.kernel.redirect import redirect, remove_redirect
-from cnm.kernel.sockdiag import BoundSocket, parse_socket
+from cnm.kernel.sockdiag import BoundSocket, parse_endpoint, parse_socket
 
 address = ipaddress.ip_address
 
@@ -73,3 +73,11 @@ def test_lines_of_socket_tables_are_read():
     )
     assert parse_socket(four) == BoundSocket(address("127.0.0.1"), 8080, "0A", 4711)
     assert parse_socket(six) == BoundSocket(address("::1"), 443, "0A", 4712)
+
+
+def test_lines_of_the_table_of_sctp_are_read_one_an_address():
+    line = " ffff9d2b 2b1c6e00 2   10  27   3868      0 4713 192.0.2.1 fd00:0000:0000:0000:0000:0000:0000:0001 "
+    assert list(parse_endpoint(line)) == [
+        BoundSocket(address("192.0.2.1"), 3868, "0A", 4713),
+        BoundSocket(address("fd00::1"), 3868, "0A", 4713),
+    ]

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import msgspec
 import pytest
 
-from cnm.errors import Invalid, Unsupported
+from cnm.errors import Invalid
 from cnm.messages.sandbox import PortBinding, PortRequest
 from cnm_port_mapper.binding import Place, Publication, Seat, Target, Want, read_bound, read_requests, seats_of
 
@@ -75,9 +75,20 @@ def test_every_fault_is_told():
     ]
 
 
-def test_restricting_who_may_connect_is_refused_rather_than_forgotten():
-    with pytest.raises(Unsupported, match=r"ports\[0\]\.allow"):
-        read_requests([request(80, allow=[ip_network("10.0.0.0/8")])])
+def test_sources_go_with_the_places_of_their_family_and_none_lies_within_another():
+    allow = ["10.0.0.0/8", "10.1.0.0/16", "fd00::/8"]
+    (want,) = read_requests([PortRequest(container_port=80, host_port=80, allow=list(map(ip_network, allow)))])
+    published = Publication("a", (want,), (80,), ip_address("172.28.0.2"))
+    found = {str(place): target.allow for place, target in published.targets.items()}
+    assert found == {"0.0.0.0:80/tcp": (ip_network("10.0.0.0/8"),), "[::]:80/tcp": (ip_network("fd00::/8"),)}
+    assert [list(map(str, binding.allow)) for binding in published.bindings()] == [allow, allow]
+    assert read_bound(published.bindings())[0].allow == want.allow
+
+
+def test_nobody_of_a_family_that_is_not_named_comes_in():
+    target = Target(ip_address("172.28.0.2"), 80, ())
+    assert not target.admits(ip_address("fd00::1"))
+    assert Target(ip_address("172.28.0.2"), 80).admits(ip_address("fd00::1"))
 
 
 def publication(*wants_and_ports, ipv4=IPV4, ipv6=None):
@@ -136,11 +147,18 @@ def test_places_overlap_by_address(one, other, meet):
     assert first.overlaps(Place("tcp", ip_address(other), 80)) is meet
     assert not first.overlaps(Place("udp", ip_address(other), 80))
     assert not first.overlaps(Place("tcp", ip_address(other), 81))
+    assert (
+        Place("tcp", ip_address(other), 71, 10).overlaps(first)
+        is first.overlaps(Place("tcp", ip_address(other), 71, 10))
+        is meet
+    )
+    assert not first.overlaps(Place("tcp", ip_address(other), 70, 10))
 
 
 def test_places_are_written_as_people_write_them():
     assert str(Place("tcp", ip_address("0.0.0.0"), 8080)) == "0.0.0.0:8080/tcp"
     assert str(Place("udp", ip_address("::1"), 53)) == "[::1]:53/udp"
+    assert str(Place("udp", ip_address("::1"), 5000, 100)) == "[::1]:5000-5099/udp"
 
 
 def test_port_on_every_address_of_both_families_takes_one_socket():
@@ -148,5 +166,5 @@ def test_port_on_every_address_of_both_families_takes_one_socket():
     one, udp = Place("tcp", ip_address("10.0.0.1"), 81), Place("udp", EVERY[1], 80)
     assert seats_of([six, one, four, udp]) == (Seat((one,)), Seat((four, six)), Seat((udp,)))
     assert seats_of([four]) == (Seat((four,)),)
-    assert Seat((four, six)).overlaps(Seat((Place("tcp", ip_address("fd00::1"), 80),)))
-    assert not Seat((four, six)).overlaps(Seat((udp,)))
+    row4, row6 = Place("tcp", EVERY[0], 80, 9), Place("tcp", EVERY[1], 80, 9)
+    assert seats_of([row4, six, row6]) == (Seat((row4, row6)), Seat((six,)))

@@ -7,16 +7,18 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
+from cnm.drift import SHOWN
 from cnm.errors import Conflict, Exhausted, Forbidden, Invalid, Unavailable, Unsupported
 from cnm.messages.node import PortSlice
 from cnm.messages.ports import CheckPorts, PublishPorts
 from cnm.messages.sandbox import PortRequest
-from cnm_port_mapper.binding import Place
+from cnm_port_mapper.binding import Place, Target
 from cnm_port_mapper.config import Settings
 from cnm_port_mapper.handlers import routes
 from cnm_port_mapper.mapper import PortMapper
 from cnm_port_mapper.placement import Automatic
-from cnm_port_mapper.rules import Translate, plan
+from cnm_port_mapper.reconcile import Convergence
+from cnm_port_mapper.rules import Remake, Translate, Translation, plan
 from cnm_port_mapper.service import Service
 
 A, B = "a" * 64, "b" * 64
@@ -52,6 +54,9 @@ class Host:
 
     def automatic(self):
         return Automatic(40000, 40003)
+
+    def addresses(self):
+        return (ip_address("10.0.0.1"),)
 
     def open(self, seat):
         for place in seat.places:
@@ -275,8 +280,11 @@ async def test_automatic_choice_gives_up_after_so_many_attempts(mapper, host):
 
 
 async def test_unknown_protocols_and_addressless_sandboxes_are_refused(mapper):
-    with pytest.raises(Unsupported, match="sctp"):
-        await mapper.publish(command(request(protocol="sctp")))
+    for asked in (request(protocol="sctp"), request(80, 8080, protocol="sctp")):
+        with pytest.raises(Unsupported, match=r"port 80/sctp cannot be published: this kernel has no sctp"):
+            await mapper.publish(command(request(81), asked))
+        with pytest.raises(Unsupported, match="80/sctp"):
+            await mapper.check(CheckPorts(sandbox_id=A, label="a", requests=[request(81), asked]))
     with pytest.raises(Invalid, match="has no address"):
         await mapper.publish(command(request(), ipv4=None))
 
@@ -367,3 +375,13 @@ async def test_routes_are_ordered_by_sandbox(mapper):
     assert found["PublishPorts"].order_by(command()) == A
     reply = await found["PublishPorts"].handler(command(request(80, 8080)))
     assert [binding.host_port for binding in reply.ports] == [8080, 8080]
+
+
+def test_of_very_many_steps_the_first_are_told_and_how_many_more():
+    places = [Place("tcp", V4, number) for number in range(1000, 1060)]
+    steps = [Translate(place, Translation(Target(IPv4Address("172.28.0.2"), 80), A)) for place in places]
+    told = Convergence(repaired=(Remake(), *steps)).differences(PortSlice(clock=1, published=[command()]))
+    assert len(told) == SHOWN + 1
+    assert (told[0].about, told[0].id, told[-1].value) == ("the node's firewall", "", "and 11 more")
+    assert told[1].id == A
+    assert all(each.repaired for each in told)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cnm.errors import Conflict, Exhausted
 from cnm_port_mapper.binding import Place, Want
-from cnm_port_mapper.placement import Automatic, Occupancy, place
+from cnm_port_mapper.placement import Automatic, Collision, PlaceMap, place
 
 V4, V6 = ip_address("0.0.0.0"), ip_address("::")
 ONE, TWO = ip_address("10.0.0.1"), ip_address("10.0.0.2")
@@ -28,9 +28,9 @@ def automatic(*, count=1, protocol="tcp"):
 
 
 def choose(*wants, held=(), after=None, former=(), ports=AUTOMATIC):
-    occupied = Occupancy()
-    occupied.claim([Place("tcp", address, port) for address, port in held], "sandbox 'web'")
-    return place(wants, taken=occupied.holder, automatic=ports, after=after or {}, former=former)
+    occupied = PlaceMap()
+    occupied.put([Place("tcp", address, port) for address, port in held], "sandbox 'web'")
+    return place(wants, taken=occupied.collision, automatic=ports, after=after or {}, former=former)
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,45 @@ def test_equal_wants_get_their_former_ports_again():
     assert choose(automatic(), fixed(40005), former=former[:1]) == (40000, 40005)
 
 
-def test_occupancy_forgets_what_is_released_and_may_be_told_twice():
-    occupied = Occupancy()
+def test_place_is_found_by_whatever_meets_it_and_may_be_put_twice():
+    occupied = PlaceMap()
     here = Place("tcp", V4, 80)
     for _ in range(2):
-        occupied.claim([here], "a")
-    assert occupied.holder(Place("tcp", ONE, 80)) == "a"
-    assert occupied.holder(here, besides="a") is None
+        occupied.put([here], "a")
+    assert occupied.collision(Place("tcp", ONE, 80)) == Collision(Place("tcp", ONE, 80), "a")
+    assert occupied.collision(here, besides="a") is None
     for _ in range(2):
-        occupied.release([here])
-    assert occupied.holder(here) is None
+        occupied.drop([here])
+    assert occupied.collision(here) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "shared"),
+    [
+        (Place("udp", ONE, 100, 50), Place("udp", ONE, 100, 50)),
+        (Place("udp", V4, 90, 20), Place("udp", V4, 100, 10)),
+        (Place("udp", V4, 190, 20), Place("udp", V4, 190, 10)),
+        (Place("udp", TWO, 199), Place("udp", TWO, 199)),
+        (Place("udp", V4, 200), None),
+        (Place("udp", V4, 90, 10), None),
+        (Place("tcp", V4, 150), None),
+        (Place("udp", V6, 150), None),
+    ],
+)
+def test_ports_in_a_row_are_found_by_each_of_them(asked, shared):
+    occupied = PlaceMap()
+    occupied.put([Place("udp", V4, 100, 100)], "a")
+    found = occupied.collision(asked)
+    assert (found and found.place) == shared
+    occupied.drop([Place("udp", V4, 100, 100)])
+    assert occupied.collision(asked) is None
+
+
+def test_single_port_is_found_by_a_row_about_it():
+    occupied = PlaceMap()
+    occupied.put([Place("tcp", ONE, 85)], "a")
+    assert occupied.collision(Place("tcp", V4, 80, 10)) == Collision(Place("tcp", V4, 85), "a")
+    assert occupied.collision(Place("tcp", TWO, 80, 10)) is None
 
 
 addresses = st.sampled_from([(V4, V6), (V4,), (V6,), (ONE,), (TWO,)])

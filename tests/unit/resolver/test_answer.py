@@ -7,7 +7,7 @@ import pytest
 from dnslib import EDNS0, OPCODE, QTYPE, RCODE, DNSHeader, DNSQuestion, DNSRecord
 
 from cnm_resolver.answer import Drop, Forward, Response, Rota, answer
-from cnm_resolver.zone import OWN_ADDRESS, Realm, Server, Settings, View
+from cnm_resolver.zone import OWN_ADDRESS, Realm, Server, ServicePort, Settings, View
 
 
 @pytest.mark.parametrize(
@@ -219,6 +219,116 @@ def test_endpoint_that_is_not_ready_keeps_its_name_and_lends_no_address(director
     assert ask(view, "_80._tcp.api", "SRV").header.rcode == RCODE.NOERROR
     directory.set_ready("e-b2", ready=True)
     assert data(ask(view, "b2")) == ["172.28.0.12"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "answers"),
+    [
+        ("_http._tcp.shop", "SRV", ["0 0 80 shop.web."]),  # by its well-known name
+        ("_HTTP._TCP.Shop.Web.", "SRV", ["0 0 80 shop.web."]),
+        ("_8000._tcp.shop", "SRV", ["0 0 8000 shop.web."]),
+        ("_8005._tcp.shop", "SRV", ["0 0 8005 shop.web."]),
+        ("_8009._tcp.shop", "SRV", ["0 0 8009 shop.web."]),
+        ("_domain._udp.shop", "SRV", ["0 0 53 shop.web."]),
+    ],
+)
+def test_service_is_found_by_number_within_a_range_and_by_well_known_name(
+    directory, view, ask, data, record, name, kind, answers
+):
+    ports = (ServicePort(80), ServicePort(8000, last=8009), ServicePort(53, "udp"))
+    directory.put_record(record("e-shop", "n-web", "shop", v4="172.28.0.30", ports=ports))
+    assert data(ask(view, name, kind)) == answers
+
+
+@pytest.mark.parametrize("name", ["_7999._tcp", "_8010._tcp", "_080._tcp", "_http._udp", "_nonesuch._tcp", "_._tcp"])
+def test_service_that_nobody_has_is_absent(directory, view, ask, record, name):
+    ports = (ServicePort(80), ServicePort(8000, last=8009))
+    directory.put_record(record("e-shop", "n-web", "shop", v4="172.28.0.30", ports=ports))
+    assert ask(view, f"{name}.shop", "SRV").header.rcode == RCODE.NXDOMAIN
+
+
+@pytest.fixture
+def wild(directory, settings, record) -> View:
+    """A network whose endpoints carry wildcards, deep and shallow, beside a name that is written out."""
+    ports = (ServicePort(443),)
+    directory.put_record(record("w1", "n-web", "proxy", "*.app", v4="172.28.0.41", ports=ports))
+    directory.put_record(record("w2", "n-web", "deep", "*.eu.app", v4="172.28.0.42"))
+    directory.put_record(record("w3", "n-web", "exact.app", v4="172.28.0.43"))
+    directory.put_record(record("w4", "n-six", "other", "*.app", "*.six", v4="10.6.0.44", v6="fd00:6::44"))
+    return directory.put_sandbox(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "answers"),
+    [
+        ("x.app", "A", ["172.28.0.41"]),
+        ("X.aPP.", "A", ["172.28.0.41"]),
+        ("x.y.z.app", "A", ["172.28.0.41"]),
+        ("x.app.web", "A", ["172.28.0.41"]),
+        ("x.app.six.corp", "A", ["10.6.0.44"]),
+        ("x.app.six.corp", "AAAA", ["fd00:6::44"]),
+        ("x.eu.app", "A", ["172.28.0.42"]),  # the longest wins
+        ("x.y.eu.app", "A", ["172.28.0.42"]),
+        ("eu.app", "A", ["172.28.0.41"]),
+        ("exact.app", "A", ["172.28.0.43"]),  # what is written out beats it
+        ("x.exact.app", "A", ["172.28.0.41"]),
+        ("x.six", "AAAA", ["fd00:6::44"]),
+        ("x.app", "AAAA", []),
+        ("x.app", "MX", []),
+        ("x.app", "TXT", []),
+        ("_443._tcp.x.app", "SRV", ["0 0 443 proxy.web."]),
+        ("_https._tcp.x.app", "SRV", ["0 0 443 proxy.web."]),
+        ("41.0.28.172.in-addr.arpa", "PTR", ["proxy.web."]),
+    ],
+)
+def test_wildcard_answers_for_every_name_below(wild, ask, data, name, kind, answers):
+    reply = ask(wild, name, kind)
+    assert data(reply) == answers
+    assert reply.header.rcode == RCODE.NOERROR
+
+
+@pytest.mark.parametrize(("name", "code"), [("app", RCODE.NXDOMAIN), ("app.web", RCODE.NXDOMAIN)])
+def test_wildcard_does_not_answer_for_the_name_itself(wild, ask, name, code):
+    assert ask(wild, name).header.rcode == code
+
+
+def test_wildcard_is_gone_with_its_endpoint_and_waits_for_it_to_be_ready(directory, wild, ask, data):
+    directory.set_ready("w1", ready=False)
+    assert data(ask(wild, "x.app")) == []
+    directory.set_ready("w1", ready=True)
+    assert data(ask(wild, "x.app")) == ["172.28.0.41"]
+    directory.drop_record("w1")
+    assert data(ask(wild, "x.app")) == ["10.6.0.44"]
+    directory.drop_record("w4")
+    assert isinstance(ask(wild, "x.app"), Forward)
+    assert wild.zones[0].wildcards == {b"\1*\2eu\3app\0"}
+
+
+def test_names_below_one_wildcard_share_its_turns(directory, wild, ask, data, record):
+    directory.put_record(record("w5", "n-web", "second", "*.app", v4="172.28.0.45"))
+    firsts = {data(ask(wild, f"x{number}.app"))[0] for number in range(2)}
+    assert firsts == {"172.28.0.41", "172.28.0.45"}
+
+
+def test_node_has_a_name_that_is_never_asked_elsewhere(directory, settings, ask, data, record):
+    addresses = ip_address("172.28.0.1"), ip_address("fd00:6::1")
+    view = directory.put_sandbox(replace(settings, node_addresses=addresses))
+    assert data(ask(view, "Host.Internal.")) == ["172.28.0.1"]
+    assert data(ask(view, "host.internal", "AAAA")) == ["fd00:6::1"]
+    assert data(ask(view, "host.internal", "TXT")) == []
+    assert isinstance(ask(view, "other.internal"), Forward)
+    nowhere = directory.put_sandbox(settings)
+    assert (data(ask(nowhere, "host.internal")), ask(nowhere, "host.internal").header.rcode) == ([], RCODE.NOERROR)
+    directory.put_record(record("e-own", "n-web", "host.internal", v4="172.28.0.60"))
+    assert data(ask(view, "host.internal")) == ["172.28.0.60"]
+    own = replace(settings, extra_hosts=(("host.internal", ip_address("10.0.0.9")),), node_addresses=addresses)
+    assert data(ask(directory.put_sandbox(own), "host.internal")) == ["10.0.0.9"]
+
+
+def test_link_alias_with_its_network_leads_to_that_network_only(directory, settings, ask, data):
+    view = directory.put_sandbox(replace(settings, links={"db": "api.web"}))
+    assert data(ask(view, "db")) == data(ask(view, "db.web")) == ["172.28.0.2"]
+    assert ask(view, "db.six.corp").header.rcode == RCODE.NXDOMAIN
 
 
 def test_service_record_brings_the_addresses_along(view, ask):

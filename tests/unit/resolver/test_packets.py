@@ -10,18 +10,28 @@ from cnm_resolver import wire
 from cnm_resolver.answer import Drop, Forward, Response, Rota, answer
 from cnm_resolver.directory import Directory
 from cnm_resolver.wire import Fault
-from cnm_resolver.zone import Record, Server, Settings
+from cnm_resolver.zone import Record, Server, ServicePort, Settings
 
 DIRECTORY = Directory((Server(ip_address("192.0.2.53")),))
 DIRECTORY.put_network("n", "net", enable_ipv6=True, prefixes=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
 for number in range(1, 60):
     found = ip_address(f"10.0.0.{number}"), ip_address(f"fd00::{number}")
     DIRECTORY.put_record(Record(f"e{number}", "n", (f"c{number}", "all"), *found))
-VIEW = DIRECTORY.put_sandbox(Settings(sandbox_id="s", networks=("n",), links={"db": "c1"}))
+DIRECTORY.put_record(Record("w", "n", ("web", "*.app", "*.c1.app"), ip_address("10.0.1.1"), ports=(ServicePort(80),)))
+NODE = (ip_address("10.0.0.254"),)
+VIEW = DIRECTORY.put_sandbox(Settings(sandbox_id="s", networks=("n",), links={"db": "c1"}, node_addresses=NODE))
 
-labels = st.text("abcXYZ019-_", min_size=1, max_size=12) | st.sampled_from(["c1", "C2", "all", "net", "db"])
+labels = st.text("abcXYZ019-_", min_size=1, max_size=12) | st.sampled_from(["c1", "C2", "all", "net", "db", "app"])
 names = st.lists(labels, min_size=1, max_size=5).map(".".join) | st.sampled_from(
-    ["1.0.0.10.in-addr.arpa", "_80._tcp.c1", "0.0.10.in-addr.arpa", ip_address("fd00::1").reverse_pointer]
+    [
+        "1.0.0.10.in-addr.arpa",
+        "_80._tcp.c1",
+        "_http._tcp.web",
+        "_80._tcp.x.app",
+        "host.internal",
+        "0.0.10.in-addr.arpa",
+        ip_address("fd00::1").reverse_pointer,
+    ]
 )
 kinds = st.sampled_from([1, 2, 5, 6, 12, 15, 16, 28, 33, 64, 65, 255, 4242])
 
@@ -95,6 +105,7 @@ def test_whatever_dnslib_reads_as_one_plain_query_is_no_fault(tail):
 @given(st.ip_addresses())
 def test_reverse_name_is_read_back(address):
     name = wire.encode_name(address.reverse_pointer)
+    assert wire.reverse_name(address) == name
     assert wire.reverse_address(name) == (address, address.max_prefixlen)
 
 

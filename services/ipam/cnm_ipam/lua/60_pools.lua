@@ -105,7 +105,7 @@ local function repeated(claim)
 end
 
 function verbs.reserve()
-  local before = repeated(ask.claim)
+  local before = not ask.dry_run and repeated(ask.claim)
   if before then return before end
   call('SETNX', root .. 'installation', ask.installation)
   local granted = {}
@@ -147,14 +147,17 @@ function verbs.reserve()
       end
     end
   end
-  if failed then
+  for index, pool in ipairs(granted) do
+    local want = ask.pools[index]
+    if want.named then reply[index].routes = routes_over({pool.bits}, want.device, told_routes) end
+  end
+  if failed or ask.dry_run then
     undo()
     for _, set in ipairs(fresh) do drop(set) end
-    return failed
+    return failed or {pools = reply}
   end
   for index, pool in ipairs(granted) do
     local want, set = ask.pools[index], address_set(pool.id)
-    if want.named then reply[index].routes = routes_over({pool.bits}, want.device, told_routes) end
     keep_pool(want, pool, ask.claim)
     for position, wanted in ipairs(want.addresses) do
       hold(set, reply[index].addresses[position], pool.id, nil, wanted.use)

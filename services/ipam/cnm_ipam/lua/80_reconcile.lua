@@ -18,8 +18,7 @@ local function give_surplus()
 end
 
 -- Writes down what an owner holds now, so that it can be released: what it held before and holds still is kept.
-local function keep_owned(claim, digest, pools, addresses)
-  local before = get('owned', claim) or {}
+local function keep_owned(claim, before, digest, pools, addresses)
   local owned, known = {digest = before.digest or digest}, {}
   local function add(pool_id, hex)
     local key = pool_id .. ' ' .. (hex or '')
@@ -110,6 +109,7 @@ function verbs.reconcile()
     leave()
     return {restored = restored, given = give_surplus()}
   end
+  local network, endpoint = get('owned', ask.network) or {}, get('owned', ask.endpoint) or {}
   for index, want in ipairs(ask.pools) do  -- before surplus ones go, which may share its addresses
     if missing[index] then keep_pool(want, want.named, ask.network) end
   end
@@ -122,8 +122,8 @@ function verbs.reconcile()
     if missing[index] then emit_pool('requested', address_set(want.named.id), want.named) end
   end
   if #restored + #given > 0 then
-    keep_owned(ask.network, ask.digest, pool_ids, addresses)
-    keep_owned(ask.endpoint, ask.digest, {}, leases)
+    keep_owned(ask.network, network, ask.digest, pool_ids, addresses)
+    keep_owned(ask.endpoint, endpoint, ask.digest, {}, leases)
   end
   return {restored = restored, given = given}
 end

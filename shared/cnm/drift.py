@@ -1,0 +1,63 @@
+"""A worker tells the controller what it found to differ, so that it is published."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from cnm.errors import CnmError
+from cnm.messages.drift import Difference, ReportDrift
+
+SHOWN = 50
+AT_ONCE = 200
+KEPT = 5000
+"""So many differences wait at most while the controller is away; the oldest are dropped then, and logged."""
+
+log = structlog.get_logger()
+
+
+def shortened(steps: Sequence[str]) -> list[str]:
+    """Return the steps of one repair, the first of them where there are very many."""
+    rest = len(steps) - SHOWN
+    return [*steps] if rest <= 0 else [*steps[:SHOWN], f"and {rest} more"]
+
+
+class DriftReports:
+    """Keeps what is to be told until the controller has taken it.
+
+    What was mended is told each time. What could not be is told when it was found twice in a row, and once: until it
+    is another, or gone in between.
+    """
+
+    def __init__(self, send: Callable[[ReportDrift], Awaitable[object]], *, node: str) -> None:
+        self._send = send
+        self._node = node
+        self._waiting: list[ReportDrift] = []
+        self._unrepaired: dict[Difference, int] = {}
+
+    def note(self, differences: Sequence[Difference]) -> None:
+        """Take down what one comparison found; ``tell`` sends it."""
+        told = [each for each in differences if each.repaired]
+        seen: dict[Difference, int] = {}
+        for each in differences:
+            if not each.repaired:
+                seen[each] = self._unrepaired.get(each, 0) + 1
+                if seen[each] == 2:
+                    told.append(each)
+        self._unrepaired = seen
+        for start in range(0, len(told), AT_ONCE):
+            report = ReportDrift(id=secrets.token_hex(16), node=self._node, differences=told[start : start + AT_ONCE])
+            self._waiting.append(report)
+        while len(self._waiting) > max(1, KEPT // AT_ONCE):
+            lost = self._waiting.pop(0)
+            log.warning("drift.untold", count=len(lost.differences))
+
+    async def tell(self) -> None:
+        """Send what waits, oldest first; what the controller does not take now waits on."""
+        while self._waiting:
+            try:
+                await self._send(self._waiting[0])
+            except CnmError as error:
+                log.debug("drift.waiting", error=str(error))
+                return
+            del self._waiting[0]

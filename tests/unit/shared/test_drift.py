@@ -1,0 +1,79 @@
+"""What a worker tells the controller of what it found to differ, and how often."""
+
+import pytest
+
+from cnm.drift import KEPT, SHOWN, DriftReports, shortened
+from cnm.errors import Unavailable
+from cnm.messages.drift import Difference
+
+
+def difference(value="ip link add", *, reason=None):
+    return Difference(
+        worker="w", what="link", about="endpoint a", id="a", value=value, repaired=reason is None, reason=reason
+    )
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def reports(told):
+    async def send(report):
+        told.append([each.value for each in report.differences])
+
+    return DriftReports(send, node="n1")
+
+
+async def test_what_was_mended_is_told_each_time(reports, told):
+    for _ in range(2):
+        reports.note([difference()])
+        await reports.tell()
+    reports.note([])
+    await reports.tell()
+    assert told == [["ip link add"], ["ip link add"]]
+
+
+async def test_what_cannot_be_mended_is_told_when_found_again_and_once(reports, told):
+    for _ in range(4):
+        reports.note([difference("no", reason="taken")])
+        await reports.tell()
+    assert told == [["no"]]
+    for found in ([], [difference("no", reason="taken")], [difference("no", reason="taken")]):
+        reports.note(found)
+        await reports.tell()
+    assert told == [["no"], ["no"]], "it was gone in between"
+
+
+async def test_nothing_is_lost_while_the_controller_is_away_and_the_order_stays():
+    told, away = [], [True]
+
+    async def send(report):
+        if away[0]:
+            raise Unavailable("no responders")
+        told.append((report.id, [each.value for each in report.differences]))
+
+    reports = DriftReports(send, node="n1")
+    for number in range(3):
+        reports.note([difference(str(number))])
+        await reports.tell()
+    away[0] = False
+    await reports.tell()
+    assert [values for _, values in told] == [["0"], ["1"], ["2"]]
+    assert len({identity for identity, _ in told}) == 3
+    await reports.tell()
+    assert len(told) == 3
+
+
+async def test_so_much_is_kept_and_no_more(reports, told):
+    reports.note([difference(str(number)) for number in range(KEPT + 1000)])
+    await reports.tell()
+    kept = [value for report in told for value in report]
+    assert len(kept) == KEPT
+    assert kept[-1] == str(KEPT + 999), "the newest stay"
+
+
+def test_a_long_repair_is_told_by_its_beginning():
+    assert shortened(["a", "b"]) == ["a", "b"]
+    assert shortened([str(number) for number in range(SHOWN + 7)])[-2:] == [str(SHOWN - 1), "and 7 more"]
