@@ -19,7 +19,7 @@ from cnm_cli.child import Child, end, explain_exit, identity_of, read_identity
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
-STABLE_AFTER_S = 30.0
+STABLE_AFTER_S = 3.0
 POLL_S = 0.02
 DEATHS_BEFORE_READY = 3
 LARGEST_LOG = 16 * 1024 * 1024
@@ -47,7 +47,7 @@ class Program:
 def next_delay(previous_s: float, lived_s: float) -> float:
     """Decide how long to wait before starting a dead program again.
 
-    0.1 s, doubled with each death up to 5 s; who lived for 30 s begins again. ``previous_s`` is 0 at first.
+    0.1 s, doubled with each death up to 5 s; who lived for 3 s begins again. ``previous_s`` is 0 at first.
     """
     if previous_s == 0 or lived_s >= STABLE_AFTER_S:
         return FIRST_DELAY_S

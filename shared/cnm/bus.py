@@ -4,17 +4,21 @@ The adapter to NATS is ``nats_bus``; the one inside a process, for tests, is in 
 """
 
 import asyncio
+import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from cnm.errors import Invalid
 from cnm.messages.message import Command
 
 DEFAULT_DEADLINE_MS = 10_000
+KEPT_REPLY_S = 600
 MAX_DEADLINE_MS = 600_000
 
 TRACEPARENT = "traceparent"
@@ -61,6 +65,17 @@ class Route:
     check: Callable[[Any], None] | None = None
 
 
+@dataclass(kw_only=True)
+class Claimed:
+    """A request that is carried out once: which (``key``, ``digest`` of its body), and which try (``claim``)."""
+
+    key: str
+    digest: str
+    claim: str
+    answered: bool = False
+    """Whether the reply was kept in one step with what the request did."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """The call that is being answered; ``deadline`` is on the clock of ``time.monotonic``."""
@@ -68,6 +83,7 @@ class Call:
     request_id: str
     trace_id: str
     deadline: float
+    claimed: Claimed | None = None
 
     def left_s(self) -> float:
         """Return the seconds left, at least 1 ms."""
@@ -75,6 +91,18 @@ class Call:
 
 
 _call: ContextVar[Call | None] = ContextVar("cnm_call", default=None)
+
+
+class KeptReply(msgspec.Struct, frozen=True):
+    """A reply as kept: its body, and the headers of its error."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+def kept(body: bytes, headers: dict[str, str]) -> bytes:
+    """Return a reply the way that it is kept."""
+    return msgspec.msgpack.encode(KeptReply(body, headers))
 
 
 def current_call() -> Call | None:
@@ -85,6 +113,18 @@ def current_call() -> Call | None:
 def set_current_call(call: Call | None) -> None:
     """Say which call the present task answers."""
     _call.set(call)
+
+
+@contextmanager
+def in_passing() -> Iterator[None]:
+    """Say that the body does a part of what the present call asks for: what it commits is not yet the reply to it."""
+    call = current_call()
+    if call is not None:
+        set_current_call(dataclasses.replace(call, claimed=None))
+    try:
+        yield
+    finally:
+        set_current_call(call)
 
 
 def parse_deadline_ms(text: str | None) -> int:

@@ -6,6 +6,7 @@ after its caller gave up is never sent. A reply waits for the server to come bac
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -33,12 +34,16 @@ from cnm.bus import (
     DEFAULT_DEADLINE_MS,
     ERROR,
     ERROR_CODE,
+    KEPT_REPLY_S,
     MESSAGE_ID,
     REQUEST_ID,
     Call,
+    Claimed,
+    KeptReply,
     KeyedOrder,
     Route,
     current_call,
+    kept,
     parse_deadline_ms,
     set_current_call,
 )
@@ -72,7 +77,6 @@ GRACE_S = 0.25
 """How much longer a client waits than it says, so that it hears of its deadline from the worker."""
 RESEND_S = 1.5
 STREAM_READY_S = 10.0
-KEPT_REPLY_S = 600
 CLAIM_LEASE_S = 5.0
 CLAIM_RENEW_S = 1.5
 MAX_REQUEST_ID = 256
@@ -152,13 +156,6 @@ class Replies(Protocol):
     async def drop(self, key: str, claim: str) -> None:
         """Forget a claimed request: it may be tried again."""
         ...
-
-
-class KeptReply(msgspec.Struct, frozen=True):
-    """A reply as kept: its body, and the headers of its error."""
-
-    body: bytes
-    headers: dict[str, str]
 
 
 class NatsBus:
@@ -558,19 +555,21 @@ class _Answerer:
         digest = hashlib.sha256(request.data).hexdigest()
         claim = secrets.token_hex(8)
         while True:
-            state, kept = await replies.claim(key, digest, claim, lease_ms=int(CLAIM_LEASE_S * 1000))
+            state, found = await replies.claim(key, digest, claim, lease_ms=int(CLAIM_LEASE_S * 1000))
             match state:
                 case "new":
                     break
                 case "other":
                     raise Conflict(f"request id {call.request_id!r} came before with another body")
                 case "done":
-                    found = msgspec.msgpack.decode(kept, type=KeptReply)
-                    return found.body, found.headers
+                    reply = msgspec.msgpack.decode(found, type=KeptReply)
+                    return reply.body, reply.headers
             if time.monotonic() > call.deadline:
                 raise Timeout(f"request {call.request_id!r} is still being answered")
             await asyncio.sleep(RETRY_FIRST_S)
         renewing = self._tasks.create_task(_renew(replies, key, claim))
+        claimed = Claimed(key=key, digest=digest, claim=claim)
+        set_current_call(dataclasses.replace(call, claimed=claimed))
         try:
             outcome = await self._handle(route, request.data, call)
         except Exception as error:
@@ -584,7 +583,8 @@ class _Answerer:
             await _quietly(replies.drop(key, claim))
             raise
         else:
-            await _quietly(_keep(replies, key, digest, claim, outcome))
+            if not claimed.answered:
+                await _quietly(_keep(replies, key, digest, claim, outcome))
             return outcome
         finally:
             renewing.cancel()
@@ -594,7 +594,7 @@ NEVER_REPLAYED = (Unavailable.code, Timeout.code)
 
 
 async def _keep(replies: Replies, key: str, digest: str, claim: str, outcome: tuple[bytes, dict[str, str]]) -> None:
-    await replies.keep(key, digest, claim, msgspec.msgpack.encode(KeptReply(*outcome)), for_s=KEPT_REPLY_S)
+    await replies.keep(key, digest, claim, kept(*outcome), for_s=KEPT_REPLY_S)
 
 
 async def _renew(replies: Replies, key: str, claim: str) -> None:

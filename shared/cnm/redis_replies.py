@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from cnm.redis_store import translated
+from cnm.redis_store import KEEP_REPLY, REQUESTS, translated
 
 _CLAIM = """
 local found = redis.call('HMGET', KEYS[1], 'digest', 'reply', 'claim')
@@ -22,14 +22,12 @@ if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then redis.call('PEXPIRE', KE
 return 1
 """
 
-_KEEP = """
-local found = redis.call('HMGET', KEYS[1], 'digest', 'claim')
-if found[1] and found[2] ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'reply', ARGV[3])
-redis.call('HDEL', KEYS[1], 'claim')
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-return 1
+_KEEP = (
+    KEEP_REPLY
+    + """
+return keep_reply(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 """
+)
 
 _DROP = """
 if redis.call('HGET', KEYS[1], 'claim') == ARGV[1] then redis.call('DEL', KEYS[1]) end
@@ -65,4 +63,4 @@ class RedisReplies:
 
 
 def _key(key: str) -> str:
-    return "cnm:request:" + key
+    return REQUESTS + key

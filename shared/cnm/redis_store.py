@@ -36,6 +36,20 @@ OUTBOX = PREFIX + "outbox"
 MAX_CONNECTIONS = 4096  # a pool that is full refuses at once; as many requests are answered side by side
 REMEMBER_COMMIT_MS = 60_000
 
+REQUESTS = PREFIX + "request:"
+"""Kept replies stand in the controller's slot: a commit writes the one of its request."""
+
+KEEP_REPLY = """
+local function keep_reply(key, digest, claim, reply, for_s)
+  local found = redis.call('HMGET', key, 'digest', 'claim')
+  if found[1] and found[2] ~= claim then return 0 end
+  redis.call('HSET', key, 'digest', digest, 'reply', reply)
+  redis.call('HDEL', key, 'claim')
+  redis.call('EXPIRE', key, for_s)
+  return 1
+end
+"""
+
 _COMMON = """
 local P = KEYS[1]
 local A = cjson.decode(ARGV[1])
@@ -161,6 +175,7 @@ return {'ok'}
 
 _COMMIT = (
     _COMMON
+    + KEEP_REPLY
     + """
 local saga = A['id']
 local before = redis.call('GET', P .. 'committed:' .. saga)
@@ -195,6 +210,8 @@ end
 for _, e in ipairs(A['events']) do
   redis.call('XADD', P .. 'outbox', '*', 'id', e['id'], 'subject', e['subject'], 'body', e['body'])
 end
+local r = A['reply']
+if r then keep_reply(P .. 'request:' .. r[1], r[2], r[3], ARGV[3], r[4]) end
 redis.call('INCR', P .. 'clock')
 redis.call('SET', P .. 'committed:' .. saga, cjson.encode(revisions), 'PX', A['remember_ms'])
 if A['after'] then
@@ -346,7 +363,10 @@ class RedisStore:
             "after": after is not None,
             "remember_ms": REMEMBER_COMMIT_MS,
         }
-        row = await self._run(self._commit, asked, msgspec.json.encode(after))
+        reply = changes.reply
+        if reply is not None:
+            asked["reply"] = (reply.key, reply.digest, reply.claim, reply.for_s)
+        row = await self._run(self._commit, asked, msgspec.json.encode(after), reply.body if reply else b"")
         if row[0] == b"lost":
             raise LeaseLost("the saga outlived its lease and was undone; try again")
         return [

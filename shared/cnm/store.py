@@ -91,16 +91,29 @@ class Claims:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reply:
+    """The reply to a client's request that is carried out once; the fields are those of ``Replies.keep``."""
+
+    key: str
+    digest: str
+    claim: str
+    body: bytes
+    for_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Changes:
     """What a commit writes.
 
-    ``after`` are commands still to be run: the entry, by then without claims, stays until ``finish``.
+    ``after`` are commands still to be run: the entry, by then without claims, stays until ``finish``. ``reply`` is
+    kept together with the rest, so that whoever repeats the request hears what came of it.
     """
 
     puts: tuple[Document, ...] = ()
     deletes: tuple[Document, ...] = ()
     events: tuple[OutgoingEvent, ...] = ()
     after: tuple[Compensation, ...] = ()
+    reply: Reply | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

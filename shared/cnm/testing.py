@@ -28,6 +28,7 @@ from cnm.store import (
     Lookup,
     NameTaken,
     OutgoingEvent,
+    Reply,
     Snapshot,
     Stale,
 )
@@ -109,6 +110,7 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], int] | None = None) -> None:
         self.down = False
         self._now_ms = clock or ManualClock()
+        self.replies = MemoryReplies(clock=self._now_ms)
         self.outbox = MemoryOutbox(clock=self._now_ms)
         self.journal: dict[str, Entry] = {}
         self.exclusive: dict[str, str] = {}
@@ -203,6 +205,8 @@ class MemoryStore:
         for each in changes.deletes:
             self._forget(each.kind, each.id)
         self.outbox.write(changes.events)
+        if changes.reply is not None:
+            self.replies.write(changes.reply)
         self._clock += 1
         self._committed[entry.id] = put
         if changes.after:
@@ -306,9 +310,13 @@ class MemoryReplies:
 
     async def keep(self, key: str, digest: str, claim: str, reply: bytes, *, for_s: int) -> None:
         await _reach(self.down)
-        known = self._known(key)
-        if known is None or known.claim == claim:
-            self._kept[key] = _Kept(digest, None, reply, self._now_ms() + for_s * 1000)
+        self.write(Reply(key=key, digest=digest, claim=claim, body=reply, for_s=for_s))
+
+    def write(self, reply: Reply) -> None:
+        """Keep a reply at once."""
+        known = self._known(reply.key)
+        if known is None or known.claim == reply.claim:
+            self._kept[reply.key] = _Kept(reply.digest, None, reply.body, self._now_ms() + reply.for_s * 1000)
 
     async def drop(self, key: str, claim: str) -> None:
         await _reach(self.down)

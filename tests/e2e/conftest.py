@@ -81,6 +81,7 @@ class Installation:
             [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._holder.stdout.readline() == "ready\n"
+        self.holder = self._holder.pid
         self.inside = f"/proc/{self._holder.pid}/root"
         self.namespace = f"/proc/{self._holder.pid}/ns/net"
         self._up = None
@@ -301,6 +302,12 @@ def own_installation(tmp_path):
 def installed_with(tmp_path):
     """Make an installation with settings of its own."""
     return lambda **settings: installed(tmp_path, **settings)
+
+
+@pytest.fixture(scope="session")
+def prepared():
+    """Make an installation that the test starts and closes itself, after it made what the settings name."""
+    return Installation
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ async def update_endpoint(command: UpdateEndpoint, *, controller: Controller) ->
             if (after.aliases, after.labels, after.links) != (before.aliases, before.labels, before.links):
                 told.append("updated")
             events = tuple(event("endpoint", each, after.id, shown, node=after.node) for each in told)
-            await saga.commit(Changes(puts=(after.document(),), events=events))
+            await saga.commit(Changes(puts=(after.document(),), events=events), answer=shown)
         return shown
 
     return await until_fresh(attempt)
@@ -127,7 +127,7 @@ async def update_sandbox(command: UpdateSandbox, *, controller: Controller) -> S
             await saga.run(*_rewriting(found.body, after, joined))
             shown = _view(after, found, joined, found.document.revision + 1)
             events = (event("sandbox", "updated", after.id, shown, node=after.node),)
-            await saga.commit(Changes(puts=(after.document(),), events=events))
+            await saga.commit(Changes(puts=(after.document(),), events=events), answer=shown)
         return shown
 
     return await until_fresh(attempt)
@@ -184,7 +184,7 @@ async def adopt_namespace(command: AdoptNamespace, *, controller: Controller) ->
                 *port_events(found.body, after.bound),
             )
             puts = (after.document(), *(each.endpoint.document() for each in moved))
-            await saga.commit(Changes(puts=puts, events=events))
+            await saga.commit(Changes(puts=puts, events=events), answer=shown)
         return shown
 
     return await until_fresh(attempt)

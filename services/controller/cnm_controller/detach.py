@@ -8,6 +8,7 @@ import structlog
 
 from cnm.errors import CnmError, Forbidden, NotFound
 from cnm.messages.endpoint import Endpoint
+from cnm.messages.message import Empty
 from cnm.messages.namespace import EnsureSandbox
 from cnm.messages.ports import PublishedPorts, UnpublishPorts
 from cnm.messages.sandbox import PortBinding
@@ -73,7 +74,7 @@ async def _delete_alone(controller: Controller, found: Read[EndpointBody], on: R
             events=(event("endpoint", "deleted", found.body.id, shown),),
             after=_released(found.body, on.body),
         )
-        await saga.commit(changes)
+        await saga.commit(changes, answer=Empty())
     return shown
 
 
@@ -117,7 +118,7 @@ async def _detach_from(
             events=tuple(events),
             after=_released(found.body, on.body) if delete else (),
         )
-        await saga.commit(changes)
+        await saga.commit(changes, answer=Empty() if delete else shown)
     return shown
 
 

@@ -67,9 +67,10 @@ async def create(command: CreateEndpoint, *, controller: Controller) -> Endpoint
             endpoint = await _allocate(saga, endpoint, network, command, controller)
             shown = endpoint_view(endpoint, network, 1)
             puts = (*ground.documents(network), endpoint.document())
-            await saga.commit(Changes(puts=puts, events=(event("endpoint", "created", endpoint.id, shown),)))
-        if endpoint.service is not None:
-            return endpoint_view(endpoint, network, 1, [NO_SERVICES.format(endpoint.service.name)])
+            events = (event("endpoint", "created", endpoint.id, shown),)
+            if endpoint.service is not None:
+                shown = msgspec.structs.replace(shown, warnings=[NO_SERVICES.format(endpoint.service.name)])
+            await saga.commit(Changes(puts=puts, events=events), answer=shown)
         return shown
 
     return await until_fresh(attempt)
@@ -225,7 +226,8 @@ async def _join(
     events = [event("endpoint", "created", endpoint.id, quiet)] if made else []
     events.append(event("endpoint", "joined", endpoint.id, quiet, node=home.body.node))
     events += port_events(home.body, bound)
-    await saga.commit(Changes(puts=(*also, sandbox.document(), endpoint.document()), events=tuple(events)))
+    puts = (*also, sandbox.document(), endpoint.document())
+    await saga.commit(Changes(puts=puts, events=tuple(events)), answer=shown)
     return shown
 
 

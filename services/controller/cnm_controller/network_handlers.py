@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cnm.bus import Route
+from cnm.bus import Route, in_passing
 from cnm.errors import CnmError, Conflict, Forbidden, NotFound, Timeout, Unavailable
 from cnm.messages.bridge import CountDrops
 from cnm.messages.message import Command, Empty
@@ -95,18 +95,18 @@ async def _create(network: NetworkBody, source: Read[NetworkBody] | None, contro
         warnings += node_warnings(steps, await saga.run(*steps))
         usages = await count_pools(controller, [network])
         events = (event("network", "created", network.id, network_view(network, 1, [], usages)),)
-        await saga.commit(Changes(puts=(network.document(),), events=events))
-    absent = [] if ready else ["no node's bridge driver is there: the bridge is made when one is"]
-    return network_view(network, 1, [], usages, [*warnings, *absent])
+        absent = [] if ready else ["no node's bridge driver is there: the bridge is made when one is"]
+        shown = network_view(network, 1, [], usages, [*warnings, *absent])
+        await saga.commit(Changes(puts=(network.document(),), events=events), answer=shown)
+    return shown
 
 
 async def _create_configuration(network: NetworkBody, claims: Claims, controller: Controller) -> Network:
     """Keep a configuration: no driver, no addresses, no node."""
     async with controller.sagas.begin("network.create", claims, label=f"network {network.name!r}") as saga:
         shown = network_view(network, 1, [])
-        await saga.commit(
-            Changes(puts=(network.document(),), events=(event("network", "created", network.id, shown),))
-        )
+        events = (event("network", "created", network.id, shown),)
+        await saga.commit(Changes(puts=(network.document(),), events=events), answer=shown)
     return shown
 
 
@@ -168,7 +168,7 @@ async def delete_network(command: DeleteNetwork, *, controller: Controller) -> E
         if found.endpoints and not command.force:
             raise Forbidden(f"network {found.body.name!r} has endpoints: {listed(found.endpoints)}")
         for endpoint in found.endpoints:
-            with suppress(NotFound):  # somebody else was faster
+            with in_passing(), suppress(NotFound):  # somebody else was faster
                 await detach(controller, endpoint.id, found.body.id, delete=True)
         return await _delete_empty(controller, found, again=command.force)
 
@@ -184,7 +184,7 @@ async def _delete_configuration(controller: Controller, found: Read[NetworkBody]
         refuse_in_use(config, [read(NetworkBody, user) for user in users])
         shown = network_view(config, found.document.revision, [])
         events = (event("network", "deleted", config.id, shown),)
-        await saga.commit(Changes(deletes=(found.document,), events=events))
+        await saga.commit(Changes(deletes=(found.document,), events=events), answer=Empty())
     return Empty()
 
 
@@ -209,7 +209,7 @@ async def _delete_empty(controller: Controller, found: Read[NetworkBody], *, aga
             events=(event("network", "deleted", network.id, shown),),
             after=tuple(step.compensation() for step in release(network, network.id)),
         )
-        await saga.commit(changes)
+        await saga.commit(changes, answer=Empty())
     return Empty()
 
 
@@ -228,7 +228,8 @@ async def prune_networks(command: PruneNetworks, *, controller: Controller) -> P
     failures: list[tuple[str, CnmError]] = []
     for network in found:
         try:
-            await delete_network(DeleteNetwork(network=network.id), controller=controller)
+            with in_passing():
+                await delete_network(DeleteNetwork(network=network.id), controller=controller)
         except (Forbidden, NotFound, Conflict):
             continue  # it came into use, or somebody else deleted it
         except CnmError as error:

@@ -92,13 +92,14 @@ async def _change(
         # A sandbox that follows gets a new revision: who read it before decided by what is no more.
         touched = [home.sandbox.document() for home in homes if commands_at(home, before, after)]
         events = (event("network", "updated", before.id, shown),)
-        await saga.commit(Changes(puts=(after.document(), *touched), events=events))
-    away = sorted({home.sandbox.node for home in homes} - {node.name for node in nodes})
-    warnings = [*warnings, *node_warnings(follow, replies)]
-    warnings += (f"node {name!r} is away: what is on it follows when it is back" for name in away)
-    refused = dict.fromkeys(reply.message for reply in replies if isinstance(reply, CnmError))
-    warnings += [f"a sandbox did not follow: {message}" for message in refused]
-    return msgspec.structs.replace(shown, warnings=warnings or msgspec.UNSET)
+        away = sorted({home.sandbox.node for home in homes} - {node.name for node in nodes})
+        warnings = [*warnings, *node_warnings(follow, replies)]
+        warnings += (f"node {name!r} is away: what is on it follows when it is back" for name in away)
+        refused = dict.fromkeys(reply.message for reply in replies if isinstance(reply, CnmError))
+        warnings += [f"a sandbox did not follow: {message}" for message in refused]
+        shown = msgspec.structs.replace(shown, warnings=warnings or msgspec.UNSET)
+        await saga.commit(Changes(puts=(after.document(), *touched), events=events), answer=shown)
+    return shown
 
 
 async def _homes(

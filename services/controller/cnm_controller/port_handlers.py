@@ -100,11 +100,13 @@ async def _change(
             after = msgspec.structs.replace(after, bound=reply.ports)
         revisions = {document.id: document.revision for document in found.endpoint_documents}
         shown = sandbox_view(after, found.document.revision + 1, joined, revisions)
-        await saga.commit(Changes(puts=(after.document(),), events=changed_port_events(before, after, joined)))
-    warnings = [*(reply.warnings if isinstance(reply, PublishedPorts) else ()), *closed_warnings(after, joined)]
-    if joined and isinstance(told, CheckPorts) and not routed_bindings(after, joined):
-        warnings.append(UNBOUND)
-    return msgspec.structs.replace(shown, warnings=warnings or msgspec.UNSET)
+        warnings = [*(reply.warnings if isinstance(reply, PublishedPorts) else ()), *closed_warnings(after, joined)]
+        if joined and isinstance(told, CheckPorts) and not routed_bindings(after, joined):
+            warnings.append(UNBOUND)
+        shown = msgspec.structs.replace(shown, warnings=warnings or msgspec.UNSET)
+        changes = Changes(puts=(after.document(),), events=changed_port_events(before, after, joined))
+        await saga.commit(changes, answer=shown)
+    return shown
 
 
 def _reopening(before: SandboxBody, after: SandboxBody, joined: Sequence[Joined]) -> list[Step]:

@@ -5,6 +5,7 @@ lease has run out runs them: a change is either committed or undone, whoever die
 """
 
 import asyncio
+import dataclasses
 import random
 import secrets
 import time
@@ -17,7 +18,7 @@ import msgspec
 import structlog
 
 from cnm import telemetry
-from cnm.bus import Bus, Call, current_call, set_current_call
+from cnm.bus import KEPT_REPLY_S, Bus, Call, Claimed, current_call, kept, set_current_call
 from cnm.errors import CnmError, Conflict, Invalid, NotFound, Timeout, Unavailable, Undelivered
 from cnm.messages.ipam_driver import driver_subject
 from cnm.messages.message import Command, decode_trusted, encode
@@ -29,6 +30,7 @@ from cnm.store import (
     Document,
     Entry,
     NameTaken,
+    Reply,
     Stale,
     Store,
 )
@@ -118,12 +120,18 @@ class Saga:
         self._to_undo[-1] = tuple(each for each in undo if _service(each.subject) not in absent)
         raise min(failures, key=lambda each: isinstance(each, Unavailable))
 
-    async def commit(self, changes: Changes) -> list[Document]:
+    async def commit(self, changes: Changes, *, answer: msgspec.Struct | None = None) -> list[Document]:
         """Write the result and its events; then run what the commit left to be done.
 
+        ``answer`` is what the request is replied with: kept in the same step, a repeat of the request gets it though
+        this process dies now.
         Once the store was asked, a deadline changes nothing any more. Where it is not known whether the store did it,
         nothing is undone here: an entry that is still in the journal is recovered, one that is not was committed.
         """
+        call = current_call()
+        claimed = call.claimed if call is not None and answer is not None else None
+        if claimed is not None:
+            changes = dataclasses.replace(changes, reply=_reply(claimed, answer))
         writing = asyncio.ensure_future(self._runner.store.commit(self.entry, changes))
         try:
             with telemetry.span("commit"):
@@ -132,9 +140,16 @@ class Saga:
             self.in_doubt = True
             raise
         self.committed = True
+        if claimed is not None:
+            claimed.answered = True
         if changes.after:
             await self._runner.finish_in_time(self.entry, (changes.after,))
         return documents
+
+
+def _reply(claimed: Claimed, answer: Any) -> Reply:
+    body = kept(encode(answer), {})
+    return Reply(key=claimed.key, digest=claimed.digest, claim=claimed.claim, body=body, for_s=KEPT_REPLY_S)
 
 
 async def _to_its_end(work: asyncio.Future[T]) -> T:

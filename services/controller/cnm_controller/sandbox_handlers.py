@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from cnm.bus import Route
 from cnm.errors import Conflict, NotFound
 from cnm.messages.message import Command, Empty
@@ -73,9 +75,9 @@ async def create_sandbox(command: CreateSandbox, *, controller: Controller) -> S
             await saga.run(Step(command=UpdateNames(sandbox=served), node=node.name))
         shown = sandbox_view(sandbox, 1, (), {})
         events = (event("sandbox", "created", sandbox.id, shown, node=node.name),)
-        await saga.commit(Changes(puts=(sandbox.document(),), events=events))
-    if command.use_default_sandbox and command.ports:
-        return sandbox_view(sandbox, 1, (), {}, [HOST_PORTS])
+        if command.use_default_sandbox and command.ports:
+            shown = msgspec.structs.replace(shown, warnings=[HOST_PORTS])
+        await saga.commit(Changes(puts=(sandbox.document(),), events=events), answer=shown)
     return shown
 
 
@@ -160,7 +162,7 @@ async def delete_sandbox(command: DeleteSandbox, *, controller: Controller) -> E
         async with controller.sagas.begin("sandbox.delete", claims, undo, label=sandbox_label(sandbox)) as saga:
             await saga.run(*_empty_steps(sandbox, joined))
             await saga.run(Step(command=remove, node=sandbox.node))
-            await saga.commit(_deletion(found, joined))
+            await saga.commit(_deletion(found, joined), answer=Empty())
         return Empty()
 
     return await until_fresh(attempt)

@@ -2,7 +2,7 @@ import pytest
 
 from cnm.redis_replies import RedisReplies
 from cnm.redis_store import OUTBOX, RedisOutbox, RedisStore
-from cnm.testing import ManualClock, MemoryReplies, MemoryStore
+from cnm.testing import ManualClock, MemoryStore
 
 
 class FakeSide:
@@ -12,7 +12,7 @@ class FakeSide:
         self.clock = ManualClock()
         self.store = MemoryStore(self.clock)
         self.outbox = self.store.outbox
-        self.replies = MemoryReplies(self.clock)
+        self.replies = self.store.replies
 
     async def write(self, event):
         """Write an event to the outbox, as a commit does."""

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from cnm.store import Changes, Claims, Entry, Reply
+
 LEASE_MS = 60_000
 
 
@@ -86,3 +88,38 @@ async def test_kept_reply_is_forgotten_in_time(side, replies):
 async def test_of_many_claims_side_by_side_one_is_new(replies):
     found = await asyncio.gather(*(claim(replies, by=f"c{number}") for number in range(30)))
     assert sorted(state for state, _ in found) == ["new"] + ["pending"] * 29
+
+
+async def commit(store, **fields):
+    """Commit a saga that keeps the reply of its request."""
+    entry = Entry(id="s", kind="test", owner="me", rounds=())
+    await store.begin(entry, Claims(), lease_ms=LEASE_MS)
+    reply = Reply(**{"key": "k", "digest": "d", "claim": "me", "body": b"\x00reply\xff", "for_s": 60} | fields)
+    await store.commit(entry, Changes(reply=reply))
+
+
+async def test_reply_is_kept_with_what_the_request_did(replies, store):
+    await claim(replies)
+    await commit(store)
+    assert await claim(replies) == ("done", b"\x00reply\xff")
+    assert await claim(replies, digest="e", by="other") == ("other", b"")
+
+
+async def test_who_commits_with_a_lost_claim_keeps_no_reply(replies, store):
+    await claim(replies, by="other")
+    await commit(store)
+    assert await claim(replies, by="third") == ("pending", b"")
+
+
+async def test_reply_kept_with_a_commit_is_not_dropped_by_who_did_not_hear_of_it(replies, store):
+    await claim(replies)
+    await commit(store)
+    await replies.drop("k", "me")
+    assert await claim(replies) == ("done", b"\x00reply\xff")
+
+
+async def test_reply_kept_with_a_commit_is_forgotten_in_time(replies, store, side):
+    await claim(replies)
+    await commit(store, for_s=1)
+    await side.later(1100)
+    assert await claim(replies) == ("new", b"")

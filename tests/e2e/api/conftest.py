@@ -95,19 +95,16 @@ class Refused(AssertionError):
     """A request that was to work did not."""
 
 
-class Api:
-    """Asks over NATS, from a thread inside the installation's namespace."""
+class Within:
+    """A thread with an event loop inside the network namespace that a process is in."""
 
-    def __init__(self, url, *, pid, node):
-        self.url, self.node = url, node
-        self.namespace, self._root = f"/proc/{pid}/ns/net", f"/proc/{pid}/root"
+    def __init__(self, pid):
+        self.namespace = f"/proc/{pid}/ns/net"
         self._loop = asyncio.new_event_loop()
         began = threading.Event()
         self._thread = threading.Thread(target=self._live, args=(began,), daemon=True)
         self._thread.start()
         began.wait()
-        self.client = self.run(nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05))
-        self._numbers = itertools.count(1)
 
     def _live(self, began):
         enter(self.namespace)
@@ -117,13 +114,26 @@ class Api:
         self._loop.close()
 
     def close(self):
-        self.run(self.client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     def run(self, work, *, patience_s=50):
         """Run a coroutine in the installation's namespace."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(patience_s)
+
+
+class Api(Within):
+    """Asks over NATS, from a thread inside the installation's namespace."""
+
+    def __init__(self, url, *, pid, node):
+        super().__init__(pid)
+        self.url, self.node, self._root = url, node, f"/proc/{pid}/root"
+        self.client = self.run(nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05))
+        self._numbers = itertools.count(1)
+
+    def close(self):
+        self.run(self.client.close())
+        super().close()
 
     def name(self, what="x"):
         """Make a name that nothing in the installation has."""
