@@ -11,8 +11,8 @@ setup: ## install everything into .venv; quick when that is done already
 demo: setup ## show CNM at work
 	@.venv/bin/cnm demo
 
-test: setup ## run all tests, the fast ones first (make test ARGS="-k pool")
-	@.venv/bin/python -m pytest $(ARGS)
+test: setup ## run all tests, the fast ones first (make test ARGS="-k pool"); see deploy/test
+	@deploy/test $(ARGS)
 
 chaos: setup ## kill and stop processes under a hundred clients for two minutes (CNM_CHAOS_SECONDS, _CLIENTS, _SEED)
 	@CNM_CHAOS_SECONDS=$${CNM_CHAOS_SECONDS:-120} CNM_CHAOS_CLIENTS=$${CNM_CHAOS_CLIENTS:-100} \
