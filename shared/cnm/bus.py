@@ -14,10 +14,12 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from cnm.errors import Invalid
+from cnm.errors import Invalid, Timeout
 from cnm.messages.message import Command
 
 DEFAULT_DEADLINE_MS = 10_000
+UNDO_SHARE, UNDO_MOST_S = 0.1, 0.5
+"""Work ends so much before its deadline, so that it is undone, and the caller told, in time."""
 KEPT_REPLY_S = 600
 MAX_DEADLINE_MS = 600_000
 
@@ -76,6 +78,14 @@ class Claimed:
     """Whether the reply was kept in one step with what the request did."""
 
 
+@dataclass(kw_only=True)
+class Progress:
+    """What a call waits for, and whether what it had done is still being undone."""
+
+    waiting_for: list[str] = field(default_factory=list)
+    undoing: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """The call that is being answered; ``deadline`` is on the clock of ``time.monotonic``."""
@@ -84,6 +94,7 @@ class Call:
     trace_id: str
     deadline: float
     claimed: Claimed | None = None
+    progress: Progress = field(default_factory=Progress)
 
     def left_s(self) -> float:
         """Return the seconds left, at least 1 ms."""
@@ -113,6 +124,49 @@ def current_call() -> Call | None:
 def set_current_call(call: Call | None) -> None:
     """Say which call the present task answers."""
     _call.set(call)
+
+
+@contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Note what the present call waits for in the body; what was cancelled there stays noted."""
+    call = current_call()
+    if call is None:
+        yield
+        return
+    call.progress.waiting_for.append(what)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        call.progress.waiting_for.remove(what)
+        raise
+    else:
+        call.progress.waiting_for.remove(what)
+
+
+async def written(work: asyncio.Future[R]) -> R:
+    """Wait for a write, which cannot be stopped half-way: beyond the time to work, but not beyond the deadline.
+
+    Raises:
+        Timeout: it goes on, and nobody knows yet what comes of it.
+
+    """
+    call = current_call()
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait((work,), timeout=call.left_s() if call is not None else None)
+        if work.done():
+            return work.result()
+        work.add_done_callback(_seen)
+        raise Timeout("Redis did not say before the deadline whether the change was written: ask again") from None
+
+
+def _seen(done: asyncio.Future[Any]) -> None:
+    """Look at how something ended that nobody waits for any more, so that asyncio does not complain."""
+    if not done.cancelled():
+        done.exception()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -37,6 +37,8 @@ from cnm.bus import (
     KEPT_REPLY_S,
     MESSAGE_ID,
     REQUEST_ID,
+    UNDO_MOST_S,
+    UNDO_SHARE,
     Call,
     Claimed,
     KeptReply,
@@ -46,6 +48,7 @@ from cnm.bus import (
     kept,
     parse_deadline_ms,
     set_current_call,
+    waiting_for,
 )
 from cnm.errors import (
     CnmError,
@@ -200,7 +203,8 @@ class NatsBus:
             if request_id is not None:
                 headers[REQUEST_ID] = request_id
             grace_s = 0 if call else GRACE_S
-            reply = await self._request(subject, body, headers, left_s, grace_s=grace_s, resend=resend)
+            with waiting_for(subject):
+                reply = await self._request(subject, body, headers, left_s, grace_s=grace_s, resend=resend)
             if reply.headers and ERROR_CODE in reply.headers:
                 raise _error_of(reply)
             return reply.data
@@ -528,25 +532,24 @@ class _Answerer:
             call = _call_of(headers, trace.trace_id, arrived)
             set_current_call(call)
             with telemetry.span(f"process {subject_class(request.subject)}", kind="server"):
-                if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
-                    return await self._once(route, request, call, self._replies)
-                return await self._handle(route, request.data, call)
+                async with asyncio.timeout(_time_to_work(call)) as scope:
+                    if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
+                        return await self._once(route, request, call, self._replies)
+                    return await self._handle(route, request.data)
+        except TimeoutError as error:
+            told = _too_late(call) if scope.expired() else _told(error, request.subject, trace.trace_id)
+            return _refusal(told)
         except Exception as error:  # noqa: BLE001  # whatever it was, the caller is told
             return _refusal(_told(error, request.subject, trace.trace_id))
 
-    async def _handle(self, route: Route, data: bytes, call: Call) -> tuple[bytes, dict[str, str]]:
+    async def _handle(self, route: Route, data: bytes) -> tuple[bytes, dict[str, str]]:
         command = decode(route.command, data, check=route.check)
-        try:
-            async with asyncio.timeout(call.left_s()) as scope:
-                if route.order_by is None:
-                    async with self._room[route.urgent]:
-                        return encode(await route.handler(command)), {}
-                async with self._order.turn(route.order_by(command)), self._room[route.urgent]:
-                    return encode(await route.handler(command)), {}
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise Timeout("not finished before the deadline; what had been done was undone") from None
+        async with AsyncExitStack() as held:
+            with waiting_for("requests that came before it"):
+                if route.order_by is not None:
+                    await held.enter_async_context(self._order.turn(route.order_by(command)))
+                await held.enter_async_context(self._room[route.urgent])
+            return encode(await route.handler(command)), {}
 
     async def _once(
         self, route: Route, request: Request, call: Call, replies: Replies
@@ -564,23 +567,22 @@ class _Answerer:
                 case "done":
                     reply = msgspec.msgpack.decode(found, type=KeptReply)
                     return reply.body, reply.headers
-            if time.monotonic() > call.deadline:
-                raise Timeout(f"request {call.request_id!r} is still being answered")
-            await asyncio.sleep(RETRY_FIRST_S)
+            with waiting_for(f"the first answer to request {call.request_id!r}"):
+                await asyncio.sleep(RETRY_FIRST_S)
         renewing = self._tasks.create_task(_renew(replies, key, claim))
         claimed = Claimed(key=key, digest=digest, claim=claim)
         set_current_call(dataclasses.replace(call, claimed=claimed))
         try:
-            outcome = await self._handle(route, request.data, call)
+            outcome = await self._handle(route, request.data)
         except Exception as error:
             refused = _told(error, request.subject, call.trace_id)
             if refused.code in NEVER_REPLAYED:
-                await _quietly(replies.drop(key, claim))
+                self._tasks.create_task(_quietly(replies.drop(key, claim)))
             else:
                 await _quietly(_keep(replies, key, digest, claim, _refusal(refused)))
             raise refused from error
-        except BaseException:
-            await _quietly(replies.drop(key, claim))
+        except BaseException:  # no time is left to wait for a store that may be what took it
+            self._tasks.create_task(_quietly(replies.drop(key, claim)))
             raise
         else:
             if not claimed.answered:
@@ -588,6 +590,19 @@ class _Answerer:
             return outcome
         finally:
             renewing.cancel()
+
+
+def _time_to_work(call: Call) -> float:
+    """Return the seconds that work may take; what remains until the deadline is for undoing it."""
+    left_s = call.left_s()
+    return left_s - min(UNDO_MOST_S, left_s * UNDO_SHARE)
+
+
+def _too_late(call: Call) -> Timeout:
+    about = call.progress
+    waited = f"; it waited for {', '.join(dict.fromkeys(about.waiting_for))}" if about.waiting_for else ""
+    end = "is being undone" if about.undoing else "was undone"
+    return Timeout(f"not finished before the deadline{waited}; what had been done {end}")
 
 
 NEVER_REPLAYED = (Unavailable.code, Timeout.code)

@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 
+from cnm.bus import waiting_for
 from cnm.errors import Unavailable
 from cnm.store import (
     Busy,
@@ -283,7 +284,8 @@ def connect(url: str) -> Redis:
 async def translated() -> AsyncIterator[None]:
     """Turn what redis-py raises into ``Unavailable``."""
     try:
-        yield
+        with waiting_for("Redis"):
+            yield
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(f"Redis cannot be reached: {error}") from error
 

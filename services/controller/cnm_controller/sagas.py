@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from cnm import telemetry
-from cnm.bus import KEPT_REPLY_S, Bus, Call, Claimed, current_call, kept, set_current_call
+from cnm.bus import KEPT_REPLY_S, Bus, Call, Claimed, current_call, kept, set_current_call, written
 from cnm.errors import CnmError, Conflict, Invalid, NotFound, Timeout, Unavailable, Undelivered
 from cnm.messages.ipam_driver import driver_subject
 from cnm.messages.message import Command, decode_trusted, encode
@@ -135,7 +135,7 @@ class Saga:
         writing = asyncio.ensure_future(self._runner.store.commit(self.entry, changes))
         try:
             with telemetry.span("commit"):
-                documents = await _to_its_end(writing)
+                documents = await written(writing)
         except CnmError:
             self.in_doubt = True
             raise
@@ -150,14 +150,6 @@ class Saga:
 def _reply(claimed: Claimed, answer: Any) -> Reply:
     body = kept(encode(answer), {})
     return Reply(key=claimed.key, digest=claimed.digest, claim=claimed.claim, body=body, for_s=KEPT_REPLY_S)
-
-
-async def _to_its_end(work: asyncio.Future[T]) -> T:
-    """Wait for work that cannot be stopped half-way, whatever becomes of who waits for it."""
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        return await work
 
 
 def _service(subject: str) -> str:
@@ -215,10 +207,12 @@ class Sagas:
             if not saga.committed:
                 raise RuntimeError(f"saga {kind} ended without a commit")  # undone like any other
         except BaseException:
-            if not saga.committed and not saga.in_doubt:
-                await self._undo(saga)
+            if saga.committed or saga.in_doubt:
+                self._live.discard(entry.id)
+            else:
+                await self._undo_in_time(saga, call)
             raise
-        finally:
+        else:
             self._live.discard(entry.id)
 
     async def _claim(self, entry: Entry, claims: Claims, label: str) -> None:
@@ -251,13 +245,31 @@ class Sagas:
             reason = f"IPAM driver {step.ipam_driver!r} replied what it must not on {step.subject}: {error}"
             raise Unavailable(reason) from None
 
-    async def _undo(self, saga: Saga) -> None:
-        call = current_call()
+    async def _undo_in_time(self, saga: Saga, call: Call | None) -> None:
+        """Undo a saga; what is not undone when the caller's time is over goes on behind its back."""
+        undoing = asyncio.ensure_future(self._undo(saga, call))
+        self._working.add(undoing)
+        undoing.add_done_callback(self._working.discard)
+        if call is None:
+            await undoing
+            return
+        try:
+            await asyncio.wait((undoing,), timeout=call.left_s())
+        except asyncio.CancelledError:  # the time to work is over, the time to undo is not
+            await asyncio.wait((undoing,), timeout=call.left_s())
+            raise
+        finally:
+            call.progress.undoing = not undoing.done()
+
+    async def _undo(self, saga: Saga, call: Call | None) -> bool:
         if call is not None:
             deadline = time.monotonic() + UNDO_TIME_S
             set_current_call(Call(request_id=call.request_id, trace_id=call.trace_id, deadline=deadline))
-        with telemetry.span("undo"):
-            await self.finish(saga.entry, saga._to_undo)
+        try:
+            with telemetry.span("undo"):
+                return await self.finish(saga.entry, saga._to_undo)
+        finally:
+            self._live.discard(saga.entry.id)
 
     async def finish(self, entry: Entry, rounds: Sequence[Sequence[Compensation]]) -> bool:
         """Run compensations, last round first, and end the saga; what fails is left for the recovery."""

@@ -25,7 +25,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cnm.bus import current_call
+from cnm.bus import current_call, waiting_for, written
 from cnm.errors import Unavailable
 from cnm.messages.message import decode_trusted
 from cnm_ipam.answers import Answer
@@ -89,7 +89,8 @@ async def translated(work: Awaitable[Any]) -> Any:
 
     """
     try:
-        return await work
+        with waiting_for("Redis"):
+            return await work
     except _UNAVAILABLE as error:
         raise Unavailable(f"Redis cannot be reached: {error}") from error
     except ResponseError as error:
@@ -115,14 +116,10 @@ class Script:
 
         Raises:
             Unavailable: Redis cannot be reached.
+            Timeout: it did not say before the deadline.
 
         """
-        work = asyncio.ensure_future(self.read(verb, node=node, **ask))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])
-            return work.result()
+        return await written(asyncio.ensure_future(self.read(verb, node=node, **ask)))
 
     async def read(self, verb: str, *, node: str | None = None, **ask: Any) -> Answer:
         """Run a verb that changes nothing.

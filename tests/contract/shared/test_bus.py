@@ -260,6 +260,41 @@ async def test_passed_deadline_is_timeout_after_the_handler_cleaned_up(served, c
         assert undone == ["x"]
 
 
+async def test_passed_deadline_names_what_was_waited_for(served, client):
+    async def hang(command):
+        await asyncio.Event().wait()
+
+    async def pass_on(command):
+        return await bus.ask(Echo())
+
+    async with served(hang), served(pass_on, command=EchoThere, node="n") as bus:
+        error = refusal(await ask(client, subject="cnm.v1.on.n.echo.say", Cnm_Deadline_Ms="200"))
+    assert error["code"] == "timeout"
+    assert f"waited for {Echo.subject}" in error["message"]
+
+
+async def test_passed_deadline_is_told_though_the_replies_are_not_to_be_had(served, client):
+    silent = asyncio.Event()
+
+    class Silent(MemoryReplies):
+        async def claim(self, *args, **more):
+            if args[0].endswith("r2"):
+                await silent.wait()
+            return await super().claim(*args, **more)
+
+        async def drop(self, *args, **more):
+            await silent.wait()
+
+    async def hang(command):
+        await asyncio.Event().wait()
+
+    async with served(hang, replies=Silent(), once=True):
+        for number in "r1", "r2":
+            error = refusal(await ask(client, Cnm_Request_Id=number, Cnm_Deadline_Ms="50"))
+            assert error["code"] == "timeout"
+        silent.set()
+
+
 async def test_request_whose_turn_comes_after_its_deadline_is_never_begun(served, client, wait_for):
     begun, go = [], asyncio.Event()
 

@@ -26,6 +26,7 @@ from cnm.messages.sandbox import (
     PortRequest,
 )
 from cnm.testing import ManualClock, MemoryBus, MemoryStore
+from cnm_controller import sagas
 from cnm_controller.change_handlers import adopt_namespace
 from cnm_controller.endpoint_handlers import delete_endpoint
 from cnm_controller.founding import found
@@ -522,6 +523,25 @@ async def test_while_a_change_is_stuck_others_are_told_what_they_wait_for(stage:
 
     with pytest.raises(Timeout, match="another change of sandbox:"):
         await stage.connect()
+
+
+async def test_undo_that_takes_longer_than_the_caller_waits_goes_on_without_it(stage: Stage, monkeypatch):
+    """The caller is told that it does, and what comes next waits for it."""
+    monkeypatch.setattr(sagas, "UNDO_TIME_S", 0.5)
+    before = await stage.state()
+    stage.trouble("refuse", PublishPorts)
+    stage.trouble("hang", UnplugEndpoint)
+    call = Call(request_id="r", trace_id="t", deadline=time.monotonic() + 0.1)
+    set_current_call(call)
+    with pytest.raises(Internal):
+        await stage.connect()
+
+    assert call.progress.undoing
+    assert await stage.state() != before
+    set_current_call(None)
+    await asyncio.gather(*stage.controller.sagas._working)
+    await stage.recover()
+    assert await stage.state() == before
 
 
 async def test_what_is_gone_is_not_found(stage: Stage):
