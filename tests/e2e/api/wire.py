@@ -129,8 +129,10 @@ class Wire:
     async def close(self):
         for server in self._servers:
             server.close()
-        for task in list(self._tasks):
-            task.cancel()
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
 
     def end(self):
         for server in (self.nats, self.redis):
@@ -276,9 +278,11 @@ class Wire:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._tasks.discard(task)
             for each in filter(None, (writer, behind)):
                 each.close()
+                with contextlib.suppress(OSError):
+                    await each.wait_closed()
+            self._tasks.discard(task)
 
 
 def is_controller(pid):
