@@ -26,6 +26,10 @@ MAX_DEADLINE_MS = 600_000
 TRACEPARENT = "traceparent"
 REQUEST_ID = "Cnm-Request-Id"
 DEADLINE_MS = "Cnm-Deadline-Ms"
+DEADLINE_AT = "Cnm-Deadline-At"
+"""The same on the clock of the sender, in milliseconds since 1970: what was delayed on its way must not be done."""
+LONGEST_DELAY_MS = 60_000
+"""A line is given up earlier than that: what seems to have been on its way for longer comes from another clock."""
 ERROR = "Nats-Service-Error"
 ERROR_CODE = "Nats-Service-Error-Code"
 MESSAGE_ID = "Nats-Msg-Id"
@@ -88,17 +92,27 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """The call that is being answered; ``deadline`` is on the clock of ``time.monotonic``."""
+    """The call that is being answered.
+
+    Work ends at ``deadline``, on the clock of ``time.monotonic``; ``reply_by`` is when the caller gives up, a little
+    later, so that what was done can be undone in time.
+    """
 
     request_id: str
     trace_id: str
     deadline: float
+    reply_by: float | None = None
     claimed: Claimed | None = None
     progress: Progress = field(default_factory=Progress)
 
     def left_s(self) -> float:
-        """Return the seconds left, at least 1 ms."""
+        """Return the seconds left for work, at least 1 ms."""
         return max(0.001, self.deadline - time.monotonic())
+
+    def wait_s(self) -> float:
+        """Return for how many seconds the caller will still wait, at least 1 ms."""
+        until = self.deadline if self.reply_by is None else self.reply_by
+        return max(0.001, until - time.monotonic())
 
 
 _call: ContextVar[Call | None] = ContextVar("cnm_call", default=None)
@@ -156,7 +170,7 @@ async def written(work: asyncio.Future[R]) -> R:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.wait((work,), timeout=call.left_s() if call is not None else None)
+        await asyncio.wait((work,), timeout=call.wait_s() if call is not None else None)
         if work.done():
             return work.result()
         work.add_done_callback(_seen)
@@ -193,6 +207,23 @@ def parse_deadline_ms(text: str | None) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) == 0:
         raise Invalid.at(DEADLINE_MS, text, f"expected whole milliseconds above 0, got {text!r}")
     return min(int(text), MAX_DEADLINE_MS)
+
+
+def check_delay(text: str | None, *, now_ms: int) -> None:
+    """Refuse a command that comes after its sender gave up; ``text`` is its header, if it has one.
+
+    Raises:
+        Timeout: nothing was done.
+
+    """
+    if text is None or not text.isdigit():
+        return
+    late_ms = now_ms - int(text)
+    if 0 < late_ms <= LONGEST_DELAY_MS:
+        raise Timeout(
+            f"this came {late_ms} ms after its deadline, and nothing was done: it was held up on its way, or the "
+            "clocks of this node and its sender's differ"
+        )
 
 
 @dataclass

@@ -30,6 +30,7 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from cnm import telemetry
 from cnm.bus import (
+    DEADLINE_AT,
     DEADLINE_MS,
     DEFAULT_DEADLINE_MS,
     ERROR,
@@ -44,6 +45,7 @@ from cnm.bus import (
     KeptReply,
     KeyedOrder,
     Route,
+    check_delay,
     current_call,
     kept,
     parse_deadline_ms,
@@ -206,7 +208,7 @@ class NatsBus:
             with waiting_for(subject):
                 reply = await self._request(subject, body, headers, left_s, grace_s=grace_s, resend=resend)
             if reply.headers and ERROR_CODE in reply.headers:
-                raise _error_of(reply)
+                raise _error_of(reply, subject)
             return reply.data
 
     async def _request(
@@ -220,6 +222,7 @@ class NatsBus:
             while True:
                 left_s_now = max(0.001, until - time.monotonic())
                 headers[DEADLINE_MS] = str(max(1, int(left_s_now * 1000)))
+                headers[DEADLINE_AT] = str(int((time.time() + left_s_now) * 1000))
                 try:
                     self._require_line()
                     await self.client.publish(subject, body, reply=reply_to, headers=headers)
@@ -473,11 +476,14 @@ def _nobody(reply: Msg) -> bool:
     return not reply.data and (reply.headers or {}).get(Header.STATUS) == NO_RESPONDERS_STATUS
 
 
-def _error_of(reply: Msg) -> CnmError:
+def _error_of(reply: Msg, subject: str) -> CnmError:
     try:
-        return from_reply(msgspec.json.decode(reply.data, type=ErrorReply))
+        error = from_reply(msgspec.json.decode(reply.data, type=ErrorReply))
     except msgspec.DecodeError:
         return Internal((reply.headers or {}).get(ERROR, "an error without a body"))
+    if isinstance(error, Timeout) and current_call() is not None:  # whoever is answered wants to know who was late
+        return Timeout(f"{subject}: {error.message}", **error.details)
+    return error
 
 
 class _Answerer:
@@ -508,7 +514,7 @@ class _Answerer:
     async def _reply(self, request: Request, body: bytes, headers: dict[str, str]) -> None:
         """Send a reply; while NATS is away, try on for as long as the caller waits."""
         call = current_call()
-        until = call.deadline if call is not None else 0.0
+        until = time.monotonic() + call.wait_s() if call is not None else 0.0
         while True:
             try:
                 await self._client.publish(request._msg.reply, body, headers=headers or None)
@@ -532,7 +538,7 @@ class _Answerer:
             call = _call_of(headers, trace.trace_id, arrived)
             set_current_call(call)
             with telemetry.span(f"process {subject_class(request.subject)}", kind="server"):
-                async with asyncio.timeout(_time_to_work(call)) as scope:
+                async with asyncio.timeout(call.left_s()) as scope:
                     if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
                         return await self._once(route, request, call, self._replies)
                     return await self._handle(route, request.data)
@@ -592,12 +598,6 @@ class _Answerer:
             renewing.cancel()
 
 
-def _time_to_work(call: Call) -> float:
-    """Return the seconds that work may take; what remains until the deadline is for undoing it."""
-    left_s = call.left_s()
-    return left_s - min(UNDO_MOST_S, left_s * UNDO_SHARE)
-
-
 def _too_late(call: Call) -> Timeout:
     about = call.progress
     waited = f"; it waited for {', '.join(dict.fromkeys(about.waiting_for))}" if about.waiting_for else ""
@@ -631,13 +631,16 @@ def _call_of(headers: Mapping[str, str], trace_id: str, arrived: float) -> Call:
 
     Raises:
         Invalid: the deadline or the request id is malformed.
+        Timeout: the deadline passed while it was on its way.
     """
-    deadline_ms = parse_deadline_ms(headers.get(DEADLINE_MS.lower()))
+    wait_s = parse_deadline_ms(headers.get(DEADLINE_MS.lower())) / 1000
+    check_delay(headers.get(DEADLINE_AT.lower()), now_ms=int(time.time() * 1000))
     request_id = headers.get(REQUEST_ID.lower())
     if request_id is not None and not 0 < len(request_id) <= MAX_REQUEST_ID:
         raise Invalid.at(REQUEST_ID, request_id[:MAX_REQUEST_ID], f"expected 1 to {MAX_REQUEST_ID} characters")
     origin = request_id or headers.get(ORIGIN_ID.lower()) or secrets.token_hex(16)
-    return Call(request_id=origin, trace_id=trace_id, deadline=arrived + deadline_ms / 1000)
+    work_s = wait_s - min(UNDO_MOST_S, wait_s * UNDO_SHARE)
+    return Call(request_id=origin, trace_id=trace_id, deadline=arrived + work_s, reply_by=arrived + wait_s)
 
 
 def _told(error: Exception, subject: str, trace_id: str) -> CnmError:

@@ -6,6 +6,7 @@ is settled in a saga of its own that holds the owner, so that no change of it is
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -26,6 +27,7 @@ from cnm_controller.sagas import Step
 PAGE = 1000
 CHECK_PERIOD_S = 300.0
 REPLAY_PERIOD_S = 1.0
+AFTER_DOUBT_S = 3.0
 RETRY_S = 1.0
 
 log = structlog.get_logger()
@@ -124,15 +126,20 @@ async def _settle(controller: Controller, account: Account) -> list[Difference]:
 
 
 async def keep(controller: Controller) -> None:
-    """Check and settle the books, at once and then at every turn of a slow timer, for ever."""
+    """Check and settle the books: at once, at every turn of a slow timer, and after a saga that ended in doubt."""
+    doubtful = controller.sagas.doubtful
     while True:
+        doubtful.clear()
         try:
             await check(controller, repair=True)
         except CnmError as error:
             log.info("books.waiting", error=error.message)
             await asyncio.sleep(RETRY_S)
-        else:
-            await asyncio.sleep(CHECK_PERIOD_S)
+            continue
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_PERIOD_S):
+                await doubtful.wait()
+                await asyncio.sleep(AFTER_DOUBT_S)
 
 
 async def keep_replaying(controller: Controller) -> None:

@@ -174,6 +174,8 @@ class Sagas:
         self.store = store
         self.bus = bus
         self.owner = secrets.token_hex(8)
+        self.doubtful = asyncio.Event()
+        """Set when somebody may have done what nobody heard of."""
         self._live: set[str] = set()
         self._working: set[asyncio.Future[bool]] = set()
 
@@ -206,7 +208,9 @@ class Sagas:
             yield saga
             if not saga.committed:
                 raise RuntimeError(f"saga {kind} ended without a commit")  # undone like any other
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, (Unavailable, Timeout, asyncio.CancelledError)):
+                self.doubtful.set()
             if saga.committed or saga.in_doubt:
                 self._live.discard(entry.id)
             else:
@@ -254,9 +258,9 @@ class Sagas:
             await undoing
             return
         try:
-            await asyncio.wait((undoing,), timeout=call.left_s())
+            await asyncio.wait((undoing,), timeout=call.wait_s())
         except asyncio.CancelledError:  # the time to work is over, the time to undo is not
-            await asyncio.wait((undoing,), timeout=call.left_s())
+            await asyncio.wait((undoing,), timeout=call.wait_s())
             raise
         finally:
             call.progress.undoing = not undoing.done()
@@ -334,6 +338,7 @@ class Sagas:
 
     async def _recover(self, entry: Entry) -> None:
         log.info("saga.recovering", saga=entry.kind, trace_id=entry.trace_id)
+        self.doubtful.set()
         deadline = time.monotonic() + UNDO_TIME_S
         set_current_call(Call(request_id=entry.request_id, trace_id=entry.trace_id, deadline=deadline))
         self._live.add(entry.id)
