@@ -1,5 +1,5 @@
 # `make` alone tells what there is.
-.PHONY: help setup demo test chaos check docs bench clean
+.PHONY: help setup demo test chaos soak check docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -14,9 +14,13 @@ demo: setup ## show CNM at work
 test: setup ## run all tests, the fast ones first (make test ARGS="-k pool"); see deploy/test
 	@deploy/test $(ARGS)
 
-chaos: setup ## kill and stop processes under a hundred clients for two minutes (CNM_CHAOS_SECONDS, _CLIENTS, _SEED)
+chaos: setup ## two minutes of kills under a hundred clients, then a fault at every step of every saga (an hour)
 	@CNM_CHAOS_SECONDS=$${CNM_CHAOS_SECONDS:-120} CNM_CHAOS_CLIENTS=$${CNM_CHAOS_CLIENTS:-100} \
-		.venv/bin/python -m pytest -q --show-capture=no tests/e2e/api/test_chaos.py $(ARGS)
+		CNM_FAULTS=$${CNM_FAULTS:-all} \
+		.venv/bin/python -m pytest -q --show-capture=no tests/e2e/api/test_chaos.py tests/e2e/api/test_faults.py $(ARGS)
+
+soak: setup ## an hour of steady work: nothing may grow (CNM_SOAK_SECONDS)
+	@.venv/bin/python -m bench.soak
 
 check: setup ## lint, format, types, and who may import whom
 	.venv/bin/ruff check
