@@ -58,7 +58,20 @@ def sample(pid: int) -> tuple[int, int]:
     return int(rss.split()[1]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-async def live(own: Installation, number: int, until: float, done: list[int]) -> None:
+async def persist(client: Client, verb: str, body: dict[str, Any], request: str, late: list[str]) -> None:
+    """Ask under a request id until it is carried out; what was too late for its deadline is asked again, and told."""
+    while True:
+        try:
+            await client.ask(verb, body, {"Cnm-Request-Id": request})
+        except RuntimeError as error:
+            if "deadline" not in str(error):
+                raise
+            late.append(str(error))
+        else:
+            return
+
+
+async def live(own: Installation, number: int, until: float, done: list[int], late: list[str]) -> None:
     """One client: make, join, publish, ask, change, leave and delete, over and over."""
     client = await Client.connect(own.nats_url)
     network = f"soak{number}"
@@ -66,7 +79,7 @@ async def live(own: Installation, number: int, until: float, done: list[int]) ->
         for turn in itertools.count():
             if time.monotonic() > until:
                 return
-            box, request = f"box{number}-{turn}", {"Cnm-Request-Id": f"{os.getpid()}-{number}-{turn}"}
+            box, request = f"box{number}-{turn}", f"{os.getpid()}-{number}-{turn}"
             steps: list[tuple[str, dict[str, Any]]] = [
                 ("network.create", {"name": network}),
                 ("sandbox.create", {"name": box, "ports": [{"container_port": 80}]}),
@@ -75,7 +88,7 @@ async def live(own: Installation, number: int, until: float, done: list[int]) ->
                 ("endpoint.update", {"network": network, "endpoint": box, "aliases": [f"alias{turn}"]}),
             ]
             for verb, body in steps:
-                await client.ask(verb, body, request)
+                await persist(client, verb, body, request, late)
                 await asyncio.sleep(PAUSE_S * 0.1)
             key = (await client.ask("sandbox.get", {"sandbox": box}))["key"]
             asking = await asyncio.create_subprocess_exec(
@@ -89,7 +102,7 @@ async def live(own: Installation, number: int, until: float, done: list[int]) ->
                 ("sandbox.delete", {"sandbox": box}),
                 ("network.delete", {"network": network}),
             ):
-                await client.ask(verb, body, request)
+                await persist(client, verb, body, request, late)
             done[0] += len(steps) + 25
             await asyncio.sleep(PAUSE_S)
     finally:
@@ -128,10 +141,14 @@ def table(held: dict[str, Held]) -> str:
 
 async def soak() -> None:
     with installation() as own:
-        until, done = time.monotonic() + SECONDS, [0]
+        until, done, late = time.monotonic() + SECONDS, [0], list[str]()
         watching = asyncio.ensure_future(watch(own, until))
-        await asyncio.gather(*(live(own, number, until, done) for number in range(CLIENTS)))
-        print(f"{SECONDS:g} s, {CLIENTS} clients, {done[0]} requests and questions, none of them refused")
+        await asyncio.gather(*(live(own, number, until, done, late) for number in range(CLIENTS)))
+        print(
+            f"{SECONDS:g} s, {CLIENTS} clients, {done[0]} requests and questions, of which {len(late)} came too late"
+        )
+        for each in late[:10]:
+            print(f"  {each}")
         print(table(await watching))
 
 

@@ -4,7 +4,7 @@ Bodies are plain dictionaries, since what a verb prints with ``-o json`` is the 
 """
 
 import asyncio
-import re
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -14,6 +14,7 @@ import nats.errors
 from nats.aio.client import Client as NatsConnection
 
 from cnm.errors import CnmError, ErrorReply, Internal, Timeout, Unavailable, Undelivered, from_reply
+from cnm.nats_access import access, without_secrets
 
 Body = dict[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Body]]
@@ -126,9 +127,12 @@ async def open_client(nats_url: str) -> Client:
     """Connect; a connection that is lost later is an error, not a reason to wait.
 
     Raises:
-        Unavailable: no NATS server answers there.
+        Unavailable: no NATS server answers there, or it and we do not trust each other.
+        Invalid: what the environment says of credentials is at fault.
     """
     reasons: list[str] = []
+    servers = [server.strip() for server in nats_url.split(",")]
+    options = access(os.environ, servers)
 
     async def remember(error: Exception) -> None:
         """Keep why it failed: what `connect` raises does not say, and nats-py would log it otherwise."""
@@ -137,17 +141,18 @@ async def open_client(nats_url: str) -> Client:
     connection = NatsConnection()
     try:
         await connection.connect(
-            servers=[server.strip() for server in nats_url.split(",")],
+            servers=servers,
             name="cnm",
             allow_reconnect=False,
             max_reconnect_attempts=1,  # counts for the first connection too, which would be tried for two minutes
             reconnect_time_wait=0,
             connect_timeout=CONNECT_TIMEOUT_S,
             error_cb=remember,
+            **options,
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         reason = reasons[-1] if reasons else str(error)
-        raise Unavailable(f"cannot reach NATS at {without_password(nats_url)}: {reason or 'no answer'}") from None
+        raise Unavailable(f"cannot reach NATS at {without_secrets(nats_url)}: {reason or 'no answer'}") from None
     return Client(connection)
 
 
@@ -188,11 +193,6 @@ class Readiness:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
-
-
-def without_password(url: str) -> str:
-    """Write a URL, or several, as a message may show it."""
-    return re.sub(r"//[^/@,]*@", "//", url)
 
 
 def _refusal(subject: str, body: bytes) -> CnmError:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 
 from cnm.deposit import DEPOSIT, open_deposit
-from cnm_cli.client import Readiness, without_password
+from cnm.nats_access import without_secrets
+from cnm_cli.client import Readiness
 from cnm_cli.embedded import LOOPBACK, free_port, nats_program, redis_program
 from cnm_cli.runtime import Instance, exclusive, write_instance
 from cnm_cli.settings import Settings
@@ -52,7 +53,7 @@ async def serve(
             await readiness.close()
             announce(
                 f"ready: {len(WORKERS)} workers on {settings.node}, "
-                f"NATS {without_password(nats_url)}, Redis {without_password(redis_url)}"
+                f"NATS {without_secrets(nats_url)}, Redis {without_secrets(redis_url)}"
             )
 
         try:

@@ -104,7 +104,11 @@ class Keeper:
 
     async def until_ready(self) -> None:
         """Wait until the program says that it is ready."""
-        while not await self.program.ready():  # noqa: ASYNC110  # nothing to await: it lives elsewhere
+        me = asyncio.current_task()
+        assert me is not None
+        while not await self.program.ready():
+            if me.cancelling():  # nats-py waits with ``wait_for``, which loses cancellations on Python 3.11
+                raise asyncio.CancelledError
             await asyncio.sleep(POLL_S)
         self.was_ready = True
 

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import hashlib
 import itertools
+import os
 import re
 import secrets
 import time
@@ -52,10 +53,12 @@ from cnm.bus import (
     set_current_call,
     waiting_for,
 )
+from cnm.cancelling import end
 from cnm.errors import (
     CnmError,
     Conflict,
     ErrorReply,
+    Forbidden,
     Internal,
     Invalid,
     Timeout,
@@ -66,6 +69,7 @@ from cnm.errors import (
     to_reply,
 )
 from cnm.messages.message import Command, decode, decode_trusted, encode, schema
+from cnm.nats_access import access, is_refusal, without_secrets
 from cnm.store import OutgoingEvent
 from cnm.types import node_token
 
@@ -93,16 +97,23 @@ log = structlog.get_logger()
 
 
 async def connect(url: str, *, name: str, wait_s: float | None = None) -> Client:
-    """Connect and stay so for ever; ``url`` may list several servers.
+    """Connect and stay so for ever; ``url`` may list several servers, and the environment says who we are.
 
     Raises:
         Unavailable: no server answered within ``wait_s`` (None tries on without end).
+        Forbidden: a server does not let us in, or is not the one whom we trust.
+        Invalid: what the environment says of credentials is at fault.
     """
     client = Client()
+    servers = [part.strip() for part in url.split(",")]
+    options = access(os.environ, servers)
     told = ""
+    refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def on_error(error: Exception) -> None:
         nonlocal told
+        if is_refusal(error) and not refused.done():
+            refused.set_result(str(error).removeprefix("nats: "))
         if repr(error) != told:  # ten tries a second fail alike while a server is away
             told = repr(error)
             log.warning("nats.error", error=told)
@@ -116,28 +127,40 @@ async def connect(url: str, *, name: str, wait_s: float | None = None) -> Client
         told = ""
         log.info("nats.reconnected")
 
+    connecting = asyncio.ensure_future(
+        client.connect(
+            servers=servers,
+            name=name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds, as floats everywhere in nats-py
+            connect_timeout=2,
+            ping_interval=10,
+            pending_size=0,
+            allow_reconnect=True,
+            error_cb=on_error,
+            disconnected_cb=on_disconnected,
+            reconnected_cb=on_reconnected,
+            **options,
+        )
+    )
     try:
         async with asyncio.timeout(wait_s):
-            await client.connect(
-                servers=[part.strip() for part in url.split(",")],
-                name=name,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds, as floats everywhere in nats-py
-                connect_timeout=2,
-                ping_interval=10,
-                pending_size=0,
-                allow_reconnect=True,
-                error_cb=on_error,
-                disconnected_cb=on_disconnected,
-                reconnected_cb=on_reconnected,
-            )
+            await asyncio.wait((connecting, refused), return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            raise Forbidden(f"NATS at {without_secrets(url)} and we do not trust each other: {refused.result()}")
+        await connecting
     except TimeoutError:
-        await client.close()
-        raise Unavailable(f"NATS at {url} cannot be reached within {wait_s} s: {told}") from None
+        await _abandon(client, connecting)
+        raise Unavailable(f"NATS at {without_secrets(url)} cannot be reached within {wait_s} s: {told}") from None
     except BaseException:
-        await client.close()
+        await _abandon(client, connecting)
         raise
     return client
+
+
+async def _abandon(client: Client, connecting: asyncio.Future[None]) -> None:
+    await end((connecting,))
+    await client.close()
 
 
 class Replies(Protocol):

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from cnm.bus import waiting_for
 from cnm.errors import Unavailable
+from cnm.redis_access import open_redis
 from cnm.store import (
     Busy,
     Changes,
@@ -269,15 +270,9 @@ return out
 
 
 def connect(url: str) -> Redis:
-    """Make a client; nothing is sent before its first command. ``unix://``, ``redis://`` and ``rediss://`` work."""
-    return Redis.from_url(
-        url,
-        decode_responses=False,
-        socket_timeout=5.0,
-        socket_connect_timeout=5.0,
-        max_connections=MAX_CONNECTIONS,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.25), 3),
-    )
+    """Make a client, which says a command again when the line broke; see ``open_redis`` for URLs."""
+    retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.25), 3)
+    return open_redis(url, connections=MAX_CONNECTIONS, timeout_s=5.0, retry=retry)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ import uvloop
 
 from cnm import settings, telemetry
 from cnm.bus import Route
+from cnm.cancelling import end
 from cnm.drift import DriftReports
 from cnm.errors import CnmError, Unavailable
 from cnm.messages.drift import Compare, Comparison, Difference
@@ -36,7 +37,6 @@ CONVERGE_PERIOD_S = 3.0
 NUDGE_PERIOD_S = 0.5
 """A worker that is nudged all the time converges so often."""
 FIRST_TRY_S = 0.1
-CANCEL_AGAIN_S = 0.1
 
 log = structlog.get_logger()
 
@@ -70,6 +70,9 @@ def run(name: str, build: Build, *, description: str = "", on_node: bool = False
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         uvloop.run(_live(name, build, description=description, on_node=on_node))
+    except CnmError as refusal:
+        log.error("worker.failed", worker=name, error=refusal.message)  # noqa: TRY400  # the sentence says it all
+        sys.exit(1)
     except BaseExceptionGroup as group:
         refusals, others = group.split(CnmError)
         if others is not None:
@@ -108,18 +111,6 @@ async def _live(name: str, build: Build, *, description: str, on_node: bool) -> 
         telemetry.shutdown()
         with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):  # nats-py cancels itself
             await client.close()
-
-
-async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended.
-
-    Once does not do: where a cancellation meets the end of what ``wait_for`` waits for, Python 3.11 loses it, and
-    redis-py sends everything that way.
-    """
-    while left := [task for task in tasks if not task.done()]:
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
 
 async def _give_up(main: asyncio.Task[None], stopping: asyncio.Event, up: asyncio.Event) -> None:

@@ -9,7 +9,7 @@ from hashlib import sha1
 from typing import Any, cast
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -28,6 +28,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from cnm.bus import current_call, waiting_for, written
 from cnm.errors import Unavailable
 from cnm.messages.message import decode_trusted
+from cnm.redis_access import open_redis
 from cnm_ipam.answers import Answer
 from cnm_ipam.script import SCRIPT
 
@@ -55,15 +56,9 @@ def connect(redis_url: str, *, connections: int = 32, timeout_s: float = 5) -> R
 
     A repeat after a lost connection could do a thing twice; whoever asked repeats under the same request id.
     """
-    pool = BlockingConnectionPool.from_url(
-        redis_url,
-        max_connections=connections,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
+    return open_redis(
+        redis_url, connections=connections, timeout_s=timeout_s, retry=Retry(NoBackoff(), 0), wait_s=timeout_s
     )
-    return Redis.from_pool(pool)
 
 
 def utc_now() -> datetime:

@@ -7,12 +7,12 @@ import time
 import pytest
 from nats.js.errors import NotFoundError
 
+from cnm.cancelling import end
 from cnm.errors import Unavailable, Unsupported
 from cnm.nats_bus import STREAM, NatsBus
 from cnm.relay import PERIOD_S, Relay
 from cnm.store import OutgoingEvent
 from cnm.testing import MemoryBus, MemoryOutbox
-from cnm.worker import end
 
 
 def event(number, *, body='{"é": 1}'):

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from cnm.worker import end
+from cnm.cancelling import end
 
 
 async def test_tasks_end_however_often_a_cancellation_is_lost(redis):

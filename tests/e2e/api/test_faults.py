@@ -192,6 +192,8 @@ class Place:
         writer.write(b"*2\r\n$4\r\nHLEN\r\n$17\r\ncnm:{cnm}:journal\r\n")
         line = await reader.readline()
         writer.close()
+        if not line.startswith(b":"):
+            raise ConnectionError(line.decode())  # such as that it is loading its files
         return int(line[1:])
 
     def clear(self):

@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from cnm.errors import Conflict
+from cnm.nats_access import without_secrets
 from cnm_cli import __main__ as command
-from cnm_cli.client import Service, without_password
+from cnm_cli.client import Service
 from cnm_cli.output import table
 from cnm_cli.status import rows
 
@@ -71,4 +72,4 @@ def test_table_aligns_columns_and_shows_nothing_as_a_dash() -> None:
 
 
 def test_messages_hide_passwords() -> None:
-    assert without_password("nats://u:p@a:1,nats://b:2") == "nats://a:1,nats://b:2"
+    assert without_secrets("nats://u:p@a:1,nats://b:2") == "nats://a:1,nats://b:2"

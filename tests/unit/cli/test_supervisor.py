@@ -1,8 +1,11 @@
+import asyncio
+import contextlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnm_cli.child import explain_exit
-from cnm_cli.supervisor import FIRST_DELAY_S, LONGEST_DELAY_S, STABLE_AFTER_S, next_delay
+from cnm_cli.supervisor import FIRST_DELAY_S, LONGEST_DELAY_S, STABLE_AFTER_S, Keeper, Program, next_delay
 
 
 def test_delay_doubles_up_to_five_seconds() -> None:
@@ -28,3 +31,20 @@ def test_exit_is_told_in_words() -> None:
         "signal SIGKILL",
         "signal 63",
     ]
+
+
+async def test_who_waits_for_a_program_is_stopped_though_its_question_lost_the_cancellation(tmp_path) -> None:
+    asked = asyncio.Event()
+
+    async def swallow() -> bool:
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):  # as asyncio.wait_for on Python 3.11
+            await asyncio.sleep(60)
+        return False
+
+    program = Program(name="p", command=("true",), ready=swallow)
+    waiting = asyncio.create_task(Keeper(program, pid_dir=tmp_path, say=lambda _: None).until_ready())
+    await asked.wait()
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    assert waiting.cancelled()

@@ -1,0 +1,69 @@
+"""Where Redis is: one server, or the one that sentinels name; who we are and whom we trust stands in the URL.
+
+``redis://[user:password@]host:port/db``, ``rediss://`` with TLS (``?ssl_ca_certs=``, ``ssl_certfile=`` and
+``ssl_keyfile=`` name files), ``unix:///path``, and ``redis+sentinel://[user:password@]host:port,host:port/name[/db]``
+(``rediss+sentinel://`` with TLS, ``?sentinel_username=`` and ``sentinel_password=`` for the sentinels themselves).
+"""
+
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+
+from cnm.errors import Invalid
+from cnm.nats_access import without_secrets
+
+VARIABLE = "CNM_REDIS_URL"
+SENTINEL_PORT = 26379
+SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+
+
+def open_redis(url: str, *, connections: int, timeout_s: float, retry: Retry, wait_s: float | None = None) -> Redis:
+    """Make a client of at most so many connections; nothing is sent before its first command.
+
+    Who finds no connection free waits for ``wait_s``, or is refused at once. Behind sentinels nobody waits: there are
+    as many connections as are asked for.
+
+    Raises:
+        Invalid: it is no URL of Redis.
+    """
+    options = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    try:
+        if urlsplit(url).scheme in SENTINEL_SCHEMES:
+            return _behind_sentinels(url, options, retry)
+        if wait_s is None:
+            pool = ConnectionPool.from_url(url, max_connections=connections, retry=retry, **options)
+        else:
+            pool = BlockingConnectionPool.from_url(
+                url, max_connections=connections, timeout=wait_s, retry=retry, **options
+            )
+    except ValueError as error:
+        raise Invalid.at(VARIABLE, without_secrets(url), f"{VARIABLE}: {error}") from None
+    return Redis.from_pool(pool)
+
+
+def _behind_sentinels(url: str, options: dict[str, Any], retry: Retry) -> Redis:
+    parts = urlsplit(url)
+    who, _, where = parts.netloc.rpartition("@")
+    user, _, password = who.partition(":")
+    name, _, db = parts.path.strip("/").partition("/")
+    if not name:
+        raise ValueError("the name of what the sentinels watch is missing: redis+sentinel://host:port/name")
+    asked: dict[str, Any] = dict(parse_qsl(parts.query))
+    own = {key.removeprefix("sentinel_"): asked.pop(key) for key in list(asked) if key.startswith("sentinel_")}
+    if parts.scheme == "rediss+sentinel":
+        asked["ssl"] = own["ssl"] = True
+        own |= {key: value for key, value in asked.items() if key.startswith("ssl_")}
+    named = {"username": unquote(user), "password": unquote(password)}
+    asked |= {key: value for key, value in named.items() if value}
+    sentinels: Any = Sentinel([_place(each) for each in where.split(",")], sentinel_kwargs={**own, **options})  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+    return sentinels.master_for(name, db=int(db or 0), retry=retry, **asked, **options)  # type: ignore[no-any-return]
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = text, str(SENTINEL_PORT)
+    return host.strip("[]"), int(port)
