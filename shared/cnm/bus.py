@@ -21,6 +21,8 @@ DEFAULT_DEADLINE_MS = 10_000
 UNDO_SHARE, UNDO_MOST_S = 0.1, 0.5
 """Work ends so much before its deadline, so that it is undone, and the caller told, in time."""
 KEPT_REPLY_S = 600
+MOST_KEPT = 500_000
+"""So many replies are kept at once: some 300 MB in Redis; 800 new ids a second fill it."""
 MAX_DEADLINE_MS = 600_000
 
 TRACEPARENT = "traceparent"

@@ -30,6 +30,7 @@ from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from cnm import telemetry
+from cnm.admission import Admission
 from cnm.bus import (
     DEADLINE_AT,
     DEADLINE_MS,
@@ -38,6 +39,7 @@ from cnm.bus import (
     ERROR_CODE,
     KEPT_REPLY_S,
     MESSAGE_ID,
+    MOST_KEPT,
     REQUEST_ID,
     UNDO_MOST_S,
     UNDO_SHARE,
@@ -68,7 +70,7 @@ from cnm.errors import (
     from_reply,
     to_reply,
 )
-from cnm.messages.message import Command, decode, decode_trusted, encode, schema
+from cnm.messages.message import Command, check_size, decode, decode_trusted, encode, schema
 from cnm.nats_access import access, is_refusal, without_secrets
 from cnm.store import OutgoingEvent
 from cnm.types import node_token
@@ -89,7 +91,9 @@ STREAM_READY_S = 10.0
 CLAIM_LEASE_S = 5.0
 CLAIM_RENEW_S = 1.5
 MAX_REQUEST_ID = 256
-WAITING_PER_ANSWERED = 16
+WAITING_PER_ANSWERED = 32
+MOST_WAITING_BYTES = 64 * 1024 * 1024
+REFUSE_FOR_S = 0.004
 STOP_S = 5.0
 CLOSED_PERIOD_S = 1.0
 
@@ -170,7 +174,11 @@ class Replies(Protocol):
     """
 
     async def claim(self, key: str, digest: str, claim: str, *, lease_ms: int) -> tuple[str, bytes]:
-        """Claim a request: ``new``, ``pending``, ``other`` (the id came with another body) or ``done`` with it."""
+        """Claim a request.
+
+        It is ``new``, ``pending``, ``other`` (the id came with another body), ``done`` with its reply, or there is no
+        room for another (``full``).
+        """
         ...
 
     async def renew(self, key: str, claim: str, *, lease_ms: int) -> None:
@@ -297,7 +305,7 @@ class NatsBus:
         """Answer for a service as long as the body runs; then finish what was begun.
 
         ``limit`` bounds how many requests are answered at once; more wait, and are refused when their deadline has
-        passed before their turn came.
+        passed before their turn came, or at once when too many wait.
 
         Raises:
             Unavailable: the connection was closed for good, so that no reconnecting will help.
@@ -509,6 +517,11 @@ def _error_of(reply: Msg, subject: str) -> CnmError:
     return error
 
 
+def _client_of(request: Request) -> str:
+    """Return the inbox that a request came with, without what tells one request of the client from another."""
+    return request._msg.reply.rpartition(".")[0]
+
+
 class _Answerer:
     """Answers requests, each in a task of its own."""
 
@@ -518,12 +531,32 @@ class _Answerer:
         self._tasks = tasks
         self._replies = replies
         self._room = {urgent: asyncio.Semaphore(limit) for urgent in (False, True)}
-        self._taken = {urgent: asyncio.Semaphore(limit * WAITING_PER_ANSWERED) for urgent in (False, True)}
+        most = limit * WAITING_PER_ANSWERED
+        self._admission = {
+            urgent: Admission(
+                most=most, most_of_one=most // 8, most_bytes=MOST_WAITING_BYTES, at_once=max(1, limit // 8)
+            )
+            for urgent in (False, True)
+        }
         self._order = KeyedOrder()
+        self._paused = 0.0
 
     async def spawn(self, route: Route, request: Request) -> None:
-        await self._taken[route.urgent].acquire()
-        self._tasks.create_task(self._answer(route, request))
+        try:
+            check_size(request.data)
+            self._admission[route.urgent].take(_client_of(request), len(request.data))
+        except CnmError as error:
+            if request._msg.reply:
+                await self._reply(request, *_refusal(error))
+            await self._pause()
+        else:
+            self._tasks.create_task(self._answer(route, request))
+
+    async def _pause(self) -> None:
+        """Let others have a turn now and then: nats-py goes through all that has come without a pause."""
+        if time.monotonic() - self._paused > REFUSE_FOR_S:
+            await asyncio.sleep(0)
+            self._paused = time.monotonic()
 
     async def _answer(self, route: Route, request: Request) -> None:
         arrived = time.monotonic()
@@ -532,7 +565,7 @@ class _Answerer:
             if request._msg.reply:
                 await self._reply(request, body, headers)
         finally:
-            self._taken[route.urgent].release()
+            self._admission[route.urgent].give_back(_client_of(request), len(request.data))
 
     async def _reply(self, request: Request, body: bytes, headers: dict[str, str]) -> None:
         """Send a reply; while NATS is away, try on for as long as the caller waits."""
@@ -564,19 +597,20 @@ class _Answerer:
                 async with asyncio.timeout(call.left_s()) as scope:
                     if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
                         return await self._once(route, request, call, self._replies)
-                    return await self._handle(route, request.data)
+                    return await self._handle(route, request)
         except TimeoutError as error:
             told = _too_late(call) if scope.expired() else _told(error, request.subject, trace.trace_id)
             return _refusal(told)
         except Exception as error:  # noqa: BLE001  # whatever it was, the caller is told
             return _refusal(_told(error, request.subject, trace.trace_id))
 
-    async def _handle(self, route: Route, data: bytes) -> tuple[bytes, dict[str, str]]:
-        command = decode(route.command, data, check=route.check)
+    async def _handle(self, route: Route, request: Request) -> tuple[bytes, dict[str, str]]:
+        command = decode(route.command, request.data, check=route.check)
         async with AsyncExitStack() as held:
             with waiting_for("requests that came before it"):
                 if route.order_by is not None:
                     await held.enter_async_context(self._order.turn(route.order_by(command)))
+                await held.enter_async_context(self._admission[route.urgent].turn(_client_of(request)))
                 await held.enter_async_context(self._room[route.urgent])
             return encode(await route.handler(command)), {}
 
@@ -593,6 +627,8 @@ class _Answerer:
                     break
                 case "other":
                     raise Conflict(f"request id {call.request_id!r} came before with another body")
+                case "full":
+                    raise Unavailable(f"more than {MOST_KEPT} request ids came within ten minutes: try again later")
                 case "done":
                     reply = msgspec.msgpack.decode(found, type=KeptReply)
                     return reply.body, reply.headers
@@ -602,7 +638,7 @@ class _Answerer:
         claimed = Claimed(key=key, digest=digest, claim=claim)
         set_current_call(dataclasses.replace(call, claimed=claimed))
         try:
-            outcome = await self._handle(route, request.data)
+            outcome = await self._handle(route, request)
         except Exception as error:
             refused = _told(error, request.subject, call.trace_id)
             if refused.code in NEVER_REPLAYED:

@@ -38,16 +38,22 @@ OUTBOX = PREFIX + "outbox"
 MAX_CONNECTIONS = 4096  # a pool that is full refuses at once; as many requests are answered side by side
 REMEMBER_COMMIT_MS = 60_000
 
+COUNTED = PREFIX + "requests"
 REQUESTS = PREFIX + "request:"
 """Kept replies stand in the controller's slot: a commit writes the one of its request."""
 
 KEEP_REPLY = """
-local function keep_reply(key, digest, claim, reply, for_s)
+local function in_ms(ms)
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + ms
+end
+local function keep_reply(key, digest, claim, reply, for_s, counted)
   local found = redis.call('HMGET', key, 'digest', 'claim')
   if found[1] and found[2] ~= claim then return 0 end
   redis.call('HSET', key, 'digest', digest, 'reply', reply)
   redis.call('HDEL', key, 'claim')
   redis.call('EXPIRE', key, for_s)
+  redis.call('ZADD', counted, in_ms(for_s * 1000), key)
   return 1
 end
 """
@@ -213,7 +219,7 @@ for _, e in ipairs(A['events']) do
   redis.call('XADD', P .. 'outbox', '*', 'id', e['id'], 'subject', e['subject'], 'body', e['body'])
 end
 local r = A['reply']
-if r then keep_reply(P .. 'request:' .. r[1], r[2], r[3], ARGV[3], r[4]) end
+if r then keep_reply(P .. 'request:' .. r[1], r[2], r[3], ARGV[3], r[4], P .. 'requests') end
 redis.call('INCR', P .. 'clock')
 redis.call('SET', P .. 'committed:' .. saga, cjson.encode(revisions), 'PX', A['remember_ms'])
 if A['after'] then

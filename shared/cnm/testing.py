@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cnm import telemetry
-from cnm.bus import DEFAULT_DEADLINE_MS, Call, KeyedOrder, Route, current_call, set_current_call
+from cnm.bus import DEFAULT_DEADLINE_MS, MOST_KEPT, Call, KeyedOrder, Route, current_call, set_current_call
 from cnm.errors import CnmError, ErrorReply, Timeout, Unavailable, Undelivered, from_reply, to_reply
 from cnm.messages.message import Command, decode, decode_trusted, encode
 from cnm.store import (
@@ -279,8 +279,9 @@ class _Kept:
 class MemoryReplies:
     """``Replies`` in memory; ``down`` makes them unreachable, ``clock`` gives milliseconds."""
 
-    def __init__(self, clock: Callable[[], int] | None = None) -> None:
+    def __init__(self, clock: Callable[[], int] | None = None, *, most: int = MOST_KEPT) -> None:
         self.down = False
+        self._most = most
         self._now_ms = clock or ManualClock()
         self._kept: dict[str, _Kept] = {}
 
@@ -295,6 +296,11 @@ class MemoryReplies:
         await _reach(self.down)
         known = self._known(key)
         if known is None:
+            if len(self._kept) >= self._most:
+                now = self._now_ms()
+                self._kept = {each: kept for each, kept in self._kept.items() if kept.until_ms > now}
+            if len(self._kept) >= self._most:
+                return "full", b""
             self._kept[key] = _Kept(digest, claim, None, self._now_ms() + lease_ms)
             return "new", b""
         if known.digest != digest:

@@ -5,6 +5,7 @@ once more, field by field, and what is sound of it is checked further.
 """
 
 import inspect
+import itertools
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,10 @@ from cnm.errors import CnmError, Fault, Invalid
 from cnm.types import END, SCHEMA_FORMATS, dec_hook, enc_hook, node_token, without_host_bits
 
 MAX_BODY_BYTES = 1024 * 1024
+LONG_BODY_BYTES = 64 * 1024
+"""Of a longer body with faults in its form, what contradicts itself is not told as well."""
+MOST_FAULTS = 200
+"""Of more faults the first ones are told."""
 ECHOED = 2000
 """A faulty value longer than that is not sent back whole."""
 UNKNOWN = "unknown field"
@@ -107,6 +112,17 @@ def decode_trusted(kind: type[Reply_co], body: bytes) -> Reply_co:
     return found
 
 
+def check_size(body: bytes) -> None:
+    """Refuse a body that is too large.
+
+    Raises:
+        Invalid: it is.
+
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise Invalid.at("", len(body), f"the body has {len(body)} bytes, the limit is {MAX_BODY_BYTES}")
+
+
 def decode(kind: type[Reply_co], body: bytes, *, check: Callable[[Reply_co], None] | None = None) -> Reply_co:
     """Read what a stranger wrote; an empty body is ``{}``. ``check`` finds further faults when there are some.
 
@@ -114,15 +130,15 @@ def decode(kind: type[Reply_co], body: bytes, *, check: Callable[[Reply_co], Non
         Invalid: no JSON object, too large, or wrong fields; ``details["fields"]`` lists all of them.
 
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise Invalid.at("", len(body), f"the body has {len(body)} bytes, the limit is {MAX_BODY_BYTES}")
+    check_size(body)
     try:
         try:
             found: Reply_co = _decoder(typing.cast("Any", kind)).decode(body or b"{}")
         except msgspec.ValidationError as error:  # it may stand before a place where the body is no JSON at all
             value = msgspec.json.decode(body or b"{}")
-            faults = list(_walk(kind, value, "")) or [_fault_of("", None, error)]
-            raise Invalid.of([*faults, *(_further(kind, value, faults, check) if check else ())]) from None
+            faults = list(itertools.islice(_walk(kind, value, ""), MOST_FAULTS)) or [_fault_of("", None, error)]
+            further = _further(kind, value, faults, check) if check and len(body) <= LONG_BODY_BYTES else ()
+            raise Invalid.of([*faults, *further]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid.at("", None, f"the body is not JSON: {error}") from None
     except RecursionError:
@@ -249,12 +265,14 @@ def _walk(kind: Any, value: Any, path: str) -> Iterator[Fault]:
     if inner is not None and isinstance(value, list) and typing.get_origin(inner) in (list, tuple):
         part = typing.get_args(inner)[0]
         for index, item in enumerate(value):
-            yield from _walk(part, item, f"{path}[{index}]")
+            if not _fits(part, item):
+                yield from _walk(part, item, f"{path}[{index}]")
         return
     if inner is not None and isinstance(value, dict) and typing.get_origin(inner) is dict:
         part = typing.get_args(inner)[1]
         for name, item in value.items():
-            yield from _walk(part, item, f"{path}.{name}")
+            if not _fits(part, item):
+                yield from _walk(part, item, f"{path}.{name}")
         return
     try:
         msgspec.convert(value, kind, dec_hook=dec_hook)

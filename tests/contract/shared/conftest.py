@@ -2,7 +2,7 @@ import pytest
 
 from cnm.redis_replies import RedisReplies
 from cnm.redis_store import OUTBOX, RedisOutbox, RedisStore
-from cnm.testing import ManualClock, MemoryStore
+from cnm.testing import ManualClock, MemoryReplies, MemoryStore
 
 
 class FakeSide:
@@ -21,6 +21,9 @@ class FakeSide:
     async def later(self, ms):
         self.clock.move(ms)
 
+    def few_replies(self, most):
+        return MemoryReplies(self.clock, most=most)
+
 
 class RealSide:
     """Store, outbox and replies in Redis, whose clock the test waits for."""
@@ -31,6 +34,9 @@ class RealSide:
         self.outbox = RedisOutbox(redis)
         self.replies = RedisReplies(redis)
         self._wait_for = wait_for
+
+    def few_replies(self, most):
+        return RedisReplies(self.redis, most=most)
 
     async def write(self, event):
         """Write an event to the outbox, as a commit does."""

@@ -123,3 +123,18 @@ async def test_reply_kept_with_a_commit_is_forgotten_in_time(replies, store, sid
     await commit(store, for_s=1)
     await side.later(1100)
     assert await claim(replies) == ("new", b"")
+
+
+async def test_no_more_requests_are_kept_than_there_is_room_for(side):
+    replies = side.few_replies(3)
+    for number in range(3):
+        assert await claim(replies, key=f"k{number}") == ("new", b"")
+        await replies.keep(f"k{number}", "d", "me", b"reply", for_s=1)
+    assert await claim(replies, key="one more") == ("full", b"")
+    assert await claim(replies, key="k0", by="again") == ("done", b"reply")
+    await side.later(1100)
+    for number in range(3):
+        assert await claim(replies, key=f"later {number}", lease_ms=60_000) == ("new", b"")
+    assert await claim(replies, key="one more") == ("full", b"")
+    await replies.drop("later 0", "me")
+    assert await claim(replies, key="one more") == ("new", b"")
