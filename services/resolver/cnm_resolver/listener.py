@@ -1,6 +1,7 @@
 """Sandboxes being served: for each, 127.0.0.11 over UDP and TCP inside its namespace, all in one loop."""
 
 import asyncio
+import errno
 import socket
 import time
 from contextlib import suppress
@@ -42,7 +43,7 @@ class Listener:
         self._forwards: set[asyncio.Task[None]] = set()
         self._udp: UdpServer | None = None
         self._tcp: TcpServer | None = None
-        self._ports: tuple[int, ...] = ()
+        self._ports: tuple[int, int] = (0, 0)
         self._bound: socket.socket | None = None
 
     @property
@@ -51,9 +52,9 @@ class Listener:
         return len(self._forwards)
 
     async def start(self, namespaces: Namespaces) -> None:
-        """Go on with the sockets that an earlier process left, or listen on random ports; lead port 53 to them.
+        """Go on with the sockets that an earlier process left, or listen on other ports; lead port 53 to them.
 
-        Random ports, so that the sandbox may use port 53 itself. What was sent to the sockets while no process read
+        Other ports, so that the sandbox may use port 53 itself: those where it leads already, else random ones. What was sent to the sockets while no process read
         them is answered now.
 
         Raises:
@@ -62,7 +63,7 @@ class Listener:
         name = self.view.settings.sandbox_id
         left = await namespaces.take(name, self.namespace)
         pair = left or await self._bind(namespaces)
-        self._ports = tuple(each.getsockname()[1] for each in pair)
+        self._ports = pair[0].getsockname()[1], pair[1].getsockname()[1]
         self._bound = pair[0]
         try:
             self._udp = UdpServer(pair[0], self, limits=self._limits)
@@ -97,15 +98,16 @@ class Listener:
         Raises:
             OSError: the namespace is gone, or the kernel does not tell.
         """
-        udp_port, tcp_port = self._ports
-        return await namespaces.is_redirected(self.namespace, udp_port, tcp_port)
+        return await namespaces.redirected(self.namespace) == self._ports
 
     async def _bind(self, namespaces: Namespaces) -> Pair:
+        """Bind where port 53 leads already, if it does and nobody else is there: then no rule changes."""
         opened: list[socket.socket] = []
+        ports = await namespaces.redirected(self.namespace) or (0, 0)
         try:
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            for kind, port in zip((socket.SOCK_DGRAM, socket.SOCK_STREAM), ports, strict=True):
                 opened.append(await namespaces.open_socket(self.namespace, socket.AF_INET, kind))
-                opened[-1].bind((str(OWN_ADDRESS), 0))
+                _bind(opened[-1], port)
         except BaseException:
             for each in opened:
                 each.close()
@@ -183,6 +185,18 @@ class Listener:
         reply = await self._external.ask(query, forward.servers, self.namespace, stream=stream)
         send(reply if stream else wire.cut(reply, query))
         self._counters.count("outside", query.packet, reply, self.view, began=began)
+
+
+def _bind(opened: socket.socket, port: int) -> None:
+    """Bind to a port, or to a random one where somebody else has it."""
+    if opened.type == socket.SOCK_STREAM:  # else connections in TIME_WAIT would keep it; nobody listens beside another
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((str(OWN_ADDRESS), port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        opened.bind((str(OWN_ADDRESS), 0))
 
 
 class Listeners:

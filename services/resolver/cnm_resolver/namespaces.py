@@ -70,13 +70,13 @@ class KernelNamespaces:
         """Tell whether a socket is of the namespace that is at a path now."""
         return await self._thread.run(netns.is_of, namespace, opened)
 
-    async def is_redirected(self, namespace: Path, udp_port: int, tcp_port: int) -> bool:
-        """Tell whether 127.0.0.11 port 53 leads to these ports.
+    async def redirected(self, namespace: Path) -> tuple[int, int] | None:
+        """Return the ports, UDP and TCP, to which 127.0.0.11 port 53 leads; None where it leads nowhere.
 
         Raises:
             OSError: there is no such namespace, or the kernel does not tell.
         """
-        return await self._thread.run(nfnl.dns_redirect_stands, namespace, udp_port, tcp_port)
+        return await self._thread.run(nfnl.dns_redirect_leads, namespace)
 
     async def redirect(self, namespace: Path, udp_port: int, tcp_port: int) -> None:
         """Let 127.0.0.11 port 53 lead to these ports of it; again replaces.

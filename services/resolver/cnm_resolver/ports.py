@@ -43,8 +43,8 @@ class Namespaces(Protocol):
         """Tell whether a socket is of the namespace that is at a path now."""
         ...
 
-    async def is_redirected(self, namespace: Path, udp_port: int, tcp_port: int) -> bool:
-        """Tell whether 127.0.0.11 port 53 leads to these ports.
+    async def redirected(self, namespace: Path) -> tuple[int, int] | None:
+        """Return the ports, UDP and TCP, to which 127.0.0.11 port 53 leads; None where it leads nowhere.
 
         Raises:
             OSError: there is no such namespace, or the kernel does not tell.

@@ -108,15 +108,18 @@ def read_text(payload: bytes) -> str:
 
 def attributes(payload: bytes, offset: int = 0) -> dict[int, bytes]:
     """Decode attributes by their kind; of a repeated kind the last counts."""
-    found: dict[int, bytes] = {}
+    return dict(each_attribute(payload, offset))
+
+
+def each_attribute(payload: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield the kind and the payload of each attribute, in order."""
     end = len(payload)
     while offset + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(payload, offset)
         if length < 4:
             break
-        found[kind & NLA_TYPE_MASK] = payload[offset + 4 : offset + length]
+        yield kind & NLA_TYPE_MASK, payload[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return found
 
 
 def messages(datagram: bytes) -> Iterator[Reply]:

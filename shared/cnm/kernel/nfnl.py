@@ -29,7 +29,7 @@ from .element import (
 )
 from .errors import KernelError
 from .netlink import NETLINK_NETFILTER, NLMSG_ERROR, Channel, attributes, failure
-from .redirect import LIST_RULES, leads_to, question, redirect, remove_redirect
+from .redirect import LIST_RULES, Ports, leads_to, question, redirect, remove_redirect
 
 __all__ = [
     "AddCounter",
@@ -39,7 +39,7 @@ __all__ = [
     "Element",
     "NfSocket",
     "dns_redirect",
-    "dns_redirect_stands",
+    "dns_redirect_leads",
     "join",
     "pack_address",
     "pack_comment",
@@ -188,10 +188,10 @@ def dns_redirect(namespace: Path | int, udp_port: int, tcp_port: int) -> None:
         nf.apply(redirect(udp_port, tcp_port))
 
 
-def dns_redirect_stands(namespace: Path | int, udp_port: int, tcp_port: int) -> bool:
-    """Tell whether `dns_redirect` for these ports is still what it was."""
+def dns_redirect_leads(namespace: Path | int) -> Ports | None:
+    """Return the ports, UDP and TCP, to which `dns_redirect` leads within a namespace; None where it does not stand."""
     with NfSocket(namespace) as nf:
-        return leads_to(nf.rules_of_redirect(), udp_port, tcp_port)
+        return leads_to(nf.rules_of_redirect())
 
 
 def remove_dns_redirect(namespace: Path | int) -> None:

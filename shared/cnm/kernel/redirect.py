@@ -19,7 +19,17 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from .element import NFNL_SUBSYS_NFTABLES, NFTA_LIST_ELEM, PROTOCOLS, nft_message
-from .netlink import NLM_F_ACK, NLM_F_CREATE, attribute, be32, nest, text
+from .netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    attribute,
+    attributes,
+    be32,
+    each_attribute,
+    nest,
+    read_text,
+    text,
+)
 
 TABLE = "cnm_dns"
 CHAIN = "output"
@@ -37,6 +47,10 @@ NLM_F_APPEND = 0x800
 REG_1, REG_2 = 1, 2
 META_L4PROTO = 16
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
+
+
+Ports = tuple[int, int]
+"""Of 127.0.0.11: UDP, TCP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +94,25 @@ def question() -> bytes:
     return struct.pack(">BBH", NFPROTO_IPV4, 0, 0) + text(1, TABLE) + text(2, CHAIN)
 
 
-def leads_to(rules: Sequence[bytes], udp_port: int, tcp_port: int) -> bool:
-    """Tell whether the rules of a chain, as dumped, are those of ``redirect`` for these ports."""
-    wanted = [attribute(1, struct.pack(">H", port)) for port in (udp_port, tcp_port)]
-    return len(rules) == len(wanted) and all(each in rule for each, rule in zip(wanted, rules, strict=True))
+def leads_to(rules: Sequence[bytes]) -> Ports | None:
+    """Return the ports that the rules of a chain, as dumped, lead to; None where they are not those of ``redirect``."""
+    match [_destination(rule) for rule in rules]:
+        case [int() as udp_port, int() as tcp_port]:
+            return udp_port, tcp_port
+    return None
+
+
+def _destination(rule: bytes) -> int | None:
+    """Return the port of 127.0.0.11 that a rule leads to: what its expressions load into the registers."""
+    loaded: dict[int, bytes] = {}
+    for _, each in each_attribute(attributes(rule, 4).get(4, b"")):
+        expression = attributes(each)
+        about = attributes(expression.get(2, b""))
+        if read_text(expression.get(1, b"")) == "immediate" and 2 in about:
+            register = int.from_bytes(about[1], "big")
+            loaded[register] = attributes(about[2]).get(1, b"")
+    port = loaded.get(REG_2, b"")
+    return int.from_bytes(port, "big") if loaded.get(REG_1) == ADDRESS.packed and len(port) == 2 else None
 
 
 def _make_table() -> TableStep:

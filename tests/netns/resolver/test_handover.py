@@ -185,6 +185,43 @@ async def test_a_lost_redirect_is_mended(start, sandbox, query, shell, damage):
     assert (await query(sandbox, "api")).short() == "172.28.0.2"
 
 
+async def test_where_nobody_kept_the_sockets_the_next_process_binds_the_same_ports_and_changes_no_rule(
+    start, sandbox, query, shell
+):
+    first = start()
+    await first.open(sandbox)
+    await first.namespaces.forget("s1")
+    rules = shell.run(sandbox, "nft", "--handle", "list", "ruleset")
+    assert "dnat to 127.0.0.11" in rules
+    assert (await query(sandbox, "api", tcp=True)).short() == "172.28.0.2"
+    first.kill()
+    second = start()
+    await second.open(sandbox)
+    assert shell.run(sandbox, "nft", "--handle", "list", "ruleset") == rules
+    for tcp in (False, True):
+        assert (await query(sandbox, "api", tcp=tcp)).short() == "172.28.0.2"
+
+
+async def test_where_somebody_took_the_ports_the_next_process_leads_elsewhere(start, sandbox, query):
+    first = start()
+    await first.open(sandbox)
+    await first.namespaces.forget("s1")
+    ports = await first.namespaces.redirected(sandbox)
+    first.kill()
+    with (
+        netns.open_socket(sandbox, socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        netns.open_socket(sandbox, socket.AF_INET, socket.SOCK_STREAM) as tcp,
+    ):
+        udp.bind(("127.0.0.11", ports[0]))
+        tcp.bind(("127.0.0.11", ports[1]))
+        tcp.listen()
+        second = start()
+        await second.open(sandbox)
+        assert not set(ports) & set(await second.namespaces.redirected(sandbox))
+        for stream in (False, True):
+            assert (await query(sandbox, "api", tcp=stream)).short() == "172.28.0.2"
+
+
 async def test_what_is_left_of_sandboxes_that_are_gone_is_let_go(start, sandbox, make_sandbox, deposit):
     first = start()
     await first.open(sandbox)
