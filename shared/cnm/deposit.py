@@ -1,8 +1,8 @@
 """Sockets deposited with a process that outlives a worker: nothing sent to them is lost while it is restarted.
 
 What waits in a socket's buffer belongs to the socket, and a socket lives as long as anybody has it open. A worker
-deposits duplicates under names; the next one takes them and reads on. The supervisor of a node keeps them (`cnm up`):
-a message each way on a unix socket, descriptors beside it (unix(7), SCM_RIGHTS).
+deposits duplicates under names of its own; the next one takes them and reads on. The supervisor of a node keeps them
+(`cnm up`): a message each way on a unix socket, descriptors beside it (unix(7), SCM_RIGHTS).
 """
 
 import asyncio
@@ -15,12 +15,14 @@ from typing import Literal
 import msgspec
 import structlog
 
+from cnm.kernel.netlink import SO_SNDBUFFORCE
+
 DEPOSIT = "deposit.sock"
 """Under the run directory."""
 PATIENCE_S = 1.0
 LARGEST = 1 << 20
-DESCRIPTORS = 4
-"""At most, under one name."""
+AT_ONCE = 253
+"""At most, under one name: no message carries more (SCM_MAX_FD)."""
 
 Verb = Literal["put", "take", "drop", "retain"]
 
@@ -28,10 +30,15 @@ log = structlog.get_logger()
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a deposit: keep the descriptors beside, give those of a name, or drop some."""
+    """What is asked of a deposit: keep the descriptors beside, give those of a name, or drop some.
+
+    Names are an owner's own; ``count`` descriptors were sent, of which a process without room for more gets fewer.
+    """
 
     verb: Verb
+    owner: str
     names: list[str]
+    count: int = 0
 
 
 _encode = msgspec.json.Encoder().encode
@@ -43,7 +50,7 @@ class Deposit:
 
     def __init__(self, listening: socket.socket) -> None:
         self._listening = listening
-        self._kept: dict[str, tuple[int, ...]] = {}
+        self._kept: dict[tuple[str, str], tuple[int, ...]] = {}
         self._clients: set[socket.socket] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(listening, self._accept)
@@ -61,7 +68,7 @@ class Deposit:
 
     def _read(self, client: socket.socket) -> None:
         try:
-            message, descriptors, _, _ = socket.recv_fds(client, LARGEST, DESCRIPTORS)
+            message, descriptors, _, _ = socket.recv_fds(client, LARGEST, AT_ONCE)
         except BlockingIOError:
             return
         except OSError:
@@ -72,9 +79,10 @@ class Deposit:
         try:
             order = _orders.decode(message)
             if order.verb == "put" and order.names:
-                self._drop(order.names[0])
-                self._kept[order.names[0]] = tuple(descriptors)
-                descriptors = []
+                self._drop(order.owner, order.names[0])
+                if len(descriptors) == order.count:  # else rather none than some of them
+                    self._kept[order.owner, order.names[0]] = tuple(descriptors)
+                    descriptors = []
             socket.send_fds(client, [b"{}"], self._obey(order))
         except (msgspec.DecodeError, OSError):  # none of ours, or one that ended meanwhile
             self._forget(client)
@@ -85,17 +93,18 @@ class Deposit:
     def _obey(self, order: Order) -> Sequence[int]:
         match order.verb:
             case "take":
-                return self._kept.get(order.names[0], ()) if order.names else ()
+                return self._kept.get((order.owner, order.names[0]), ()) if order.names else ()
             case "drop":
                 for name in order.names:
-                    self._drop(name)
+                    self._drop(order.owner, name)
             case "retain":
-                for name in self._kept.keys() - set(order.names):
-                    self._drop(name)
+                names = {name for owner, name in self._kept if owner == order.owner}
+                for name in names - set(order.names):
+                    self._drop(order.owner, name)
         return ()
 
-    def _drop(self, name: str) -> None:
-        for descriptor in self._kept.pop(name, ()):
+    def _drop(self, owner: str, name: str) -> None:
+        for descriptor in self._kept.pop((owner, name), ()):
             socket.close(descriptor)
 
     def _forget(self, client: socket.socket) -> None:
@@ -109,8 +118,8 @@ class Deposit:
         self._loop.remove_reader(self._listening)
         for client in tuple(self._clients):
             self._forget(client)
-        for name in tuple(self._kept):
-            self._drop(name)
+        for owner, name in tuple(self._kept):
+            self._drop(owner, name)
 
 
 @contextmanager
@@ -137,8 +146,9 @@ class Depositor:
     Where nobody keeps anything nothing is kept, and taking gives nothing: whoever takes makes new sockets then.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: str) -> None:
         self._path = path
+        self._owner = owner
         self._socket: socket.socket | None = None
 
     def put(self, name: str, sockets: Sequence[socket.socket]) -> None:
@@ -149,9 +159,9 @@ class Depositor:
         """Return sockets that are one's own from now on, of what is kept under a name, which stays kept."""
         return tuple(socket.socket(fileno=each) for each in self._ask("take", [name]))
 
-    def drop(self, name: str) -> None:
-        """Keep no more what is under a name."""
-        self._close(self._ask("drop", [name]))
+    def drop(self, *names: str) -> None:
+        """Keep no more what is under some names."""
+        self._close(self._ask("drop", list(names)))
 
     def retain(self, names: Collection[str]) -> None:
         """Drop all but some names."""
@@ -169,10 +179,10 @@ class Depositor:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 self._socket.settimeout(PATIENCE_S)
                 self._socket.connect(str(self._path))
-            order = _encode(Order(verb=verb, names=names))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, max(len(order) * 2, 1 << 16))
+            order = _encode(Order(verb=verb, owner=self._owner, names=names, count=len(descriptors)))
+            self._make_room(len(order))
             socket.send_fds(self._socket, [order], descriptors)
-            answer, given, _, _ = socket.recv_fds(self._socket, 64, DESCRIPTORS)
+            answer, given, _, _ = socket.recv_fds(self._socket, 64, AT_ONCE)
         except (FileNotFoundError, ConnectionRefusedError):
             self.close()  # nobody keeps anything here
             return []
@@ -183,6 +193,14 @@ class Depositor:
         if not answer:
             self.close()
         return given
+
+    def _make_room(self, size: int) -> None:
+        """Let a message be as long as the names of thousands."""
+        assert self._socket is not None
+        for option in (socket.SO_SNDBUF, SO_SNDBUFFORCE):
+            if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < 2 * size:
+                with suppress(PermissionError):
+                    self._socket.setsockopt(socket.SOL_SOCKET, option, 2 * size)
 
     @staticmethod
     def _close(descriptors: Sequence[int]) -> None:

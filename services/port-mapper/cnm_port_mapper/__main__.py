@@ -18,7 +18,9 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def build(worker: Worker) -> AsyncIterator[Service]:
     """Wire the port mapper: its kernel first, then make everything stand, then answer."""
-    async with open_port_mapper(Settings(firewall=worker.settings.firewall)) as mapper:
+    async with open_port_mapper(
+        Settings(firewall=worker.settings.firewall, run_dir=worker.settings.run_dir)
+    ) as mapper:
 
         async def fetch(known_clock: int | None) -> PortSlice:
             mapper.asking()

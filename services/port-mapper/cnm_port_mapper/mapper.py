@@ -79,6 +79,14 @@ class PortMapper:
             self._held[owner] = _Holding(f"sandbox {owner[:12]}", elements=elements)
             self._occupied.put(elements, owner)
 
+    async def inherit(self, commands: Iterable[PublishPorts]) -> None:
+        """Have at hand the sockets that an earlier process left for these, and let go of what it left for others."""
+        await self._sockets.inherit(_seats(commands))
+
+    async def let_go(self, but: Iterable[PublishPorts]) -> None:
+        """Let go of what was inherited and is not used, but for some sandboxes."""
+        await self._sockets.let_go(_seats(but))
+
     async def publish(self, command: PublishPorts) -> list[PortBinding]:
         """Make a sandbox's ports exactly those asked for; return them, those that stood before first.
 
@@ -160,11 +168,9 @@ class PortMapper:
         return True
 
     def _agrees(self, command: PublishPorts, now: Publication) -> bool:
-        wants = read_bound(command.bound)
-        if not wants or (command.ipv4_address is None and command.ipv6_address is None):
+        asked = _publication(command)
+        if asked is None:
             return False
-        ports = tuple(want.first or 0 for want in wants)
-        asked = Publication(command.label, wants, ports, command.ipv4_address, command.ipv6_address)
         same = asked.label == now.label and asked.targets == now.targets
         return same and all(seat in self._bound for seat in now.seats)
 
@@ -218,9 +224,9 @@ class PortMapper:
         try:
             await self._translate(plan(new.elements, old.elements))
         except OSError as error:
-            self._give_back(change, old)
+            await self._give_back(change, old)
             raise Unavailable(f"the firewall refused: {error}") from error
-        self._settle(command.sandbox_id, old, new, opened=change.opened)
+        await self._settle(command.sandbox_id, old, new, opened=change.opened)
         return change.publication.bindings()
 
     async def _drop(self, sandbox_id: str) -> None:
@@ -234,7 +240,7 @@ class PortMapper:
             for each in bound:
                 self._sockets.admit(each)
             raise Unavailable(f"the firewall refused: {error}") from error
-        self._settle(sandbox_id, old, _Holding(old.label))
+        await self._settle(sandbox_id, old, _Holding(old.label))
 
     async def _translate(self, steps: Sequence[Step]) -> None:
         """Carry out steps; where the kernel holds something else than we think, mend the table first."""
@@ -248,15 +254,16 @@ class PortMapper:
                 [*clear, *(step for step in steps if isinstance(step, Translate))], forget=forget
             )
 
-    def _settle(self, sandbox_id: str, old: _Holding, new: _Holding, *, opened: Sequence[Seat] = ()) -> None:
+    async def _settle(self, sandbox_id: str, old: _Holding, new: _Holding, *, opened: Sequence[Seat] = ()) -> None:
         kept = frozenset(new.seats)
-        for seat in old.seats:
-            if seat not in kept:
-                self._release(seat)
+        gone = [seat for seat in old.seats if seat not in kept]
+        for seat in gone:
+            self._release(seat)
         self._occupied.drop(old.places - new.places)
         if new.publication is None or not new.publication.wants:
             self._held.pop(sandbox_id, None)
             self._agreed.pop(sandbox_id, None)
+            await self._sockets.leave({}, gone)
             return
         self._held[sandbox_id] = new
         for seat in new.seats:
@@ -266,6 +273,7 @@ class PortMapper:
         for want, first in zip(new.publication.wants, new.publication.ports, strict=True):
             if want.automatic and not old.places.issuperset(want.places(first)):
                 self._after[want.protocol] = first + want.count - 1
+        await self._sockets.leave({seat: self._bound[seat] for seat in opened}, gone)
 
     def _release(self, seat: Seat) -> None:
         bound = self._bound.pop(seat, None)
@@ -289,9 +297,9 @@ class PortMapper:
             publication = Publication(command.label, wants, ports, command.ipv4_address, command.ipv6_address)
             change = _Change(publication)
             try:
-                self._bind(change, old)
+                await self._bind(change, old)
             except _Refused as refusal:
-                self._give_back(change, old)
+                await self._give_back(change, old)
                 want = _want_of(refusal.place, wants, ports)
                 if want.fixed or refusal.error.errno != errno.EADDRINUSE:
                     raise await self._blame(refusal.place, refusal.error, want) from refusal
@@ -316,7 +324,7 @@ class PortMapper:
         automatic = self._sockets.automatic()
         return place(wants, taken=taken, automatic=automatic, after=self._after, former=former, label=label)
 
-    def _bind(self, change: "_Change", old: _Holding) -> None:
+    async def _bind(self, change: "_Change", old: _Holding) -> None:
         kept = frozenset(change.publication.seats)
         going: PlaceMap[Seat] = PlaceMap()
         for seat in old.seats:
@@ -329,6 +337,7 @@ class PortMapper:
             for hindrance in {other for where in seat.places for _, other in going.meeting(where)}:
                 if hindrance in self._bound:
                     self._release(hindrance)
+                    await self._sockets.leave({}, [hindrance])
                     change.yielded.append(hindrance)
             try:
                 self._bound[seat] = self._sockets.open(seat)
@@ -348,7 +357,7 @@ class PortMapper:
                 return _Refused(single, found)
         return _Refused(first, error)
 
-    def _give_back(self, change: "_Change", old: _Holding) -> None:
+    async def _give_back(self, change: "_Change", old: _Holding) -> None:
         """Undo what was bound for a change that did not come about."""
         for seat in change.opened:
             self._bound.pop(seat).close()
@@ -364,6 +373,7 @@ class PortMapper:
             assert old.publication is not None
             self._relay.serve(seat, bound, _targets(old.publication, seat))
             self._sockets.admit(bound)
+            await self._sockets.leave({seat: bound})
 
     def _holder_besides(self, sandbox_id: str) -> Callable[[Place], Collision | None]:
         def holder(where: Place) -> Collision | None:
@@ -405,6 +415,19 @@ class _Change:
     publication: Publication
     opened: list[Seat] = field(default_factory=list)
     yielded: list[Seat] = field(default_factory=list)
+
+
+def _publication(command: PublishPorts) -> Publication | None:
+    """Return what a command without new requests wants; None where it wants nothing, or has nowhere to lead."""
+    wants = read_bound(command.bound)
+    if not wants or (command.ipv4_address is None and command.ipv6_address is None):
+        return None
+    ports = tuple(want.first or 0 for want in wants)
+    return Publication(command.label, wants, ports, command.ipv4_address, command.ipv6_address)
+
+
+def _seats(commands: Iterable[PublishPorts]) -> list[Seat]:
+    return [seat for command in commands if (wanted := _publication(command)) is not None for seat in wanted.seats]
 
 
 def _targets(publication: Publication, seat: Seat) -> tuple[Target, ...]:

@@ -7,9 +7,12 @@ process: it is taken over, never flushed.
 import errno
 import ipaddress
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from cnm.kernel.errors import KernelError
 from cnm.kernel.nfnl import (
@@ -102,16 +105,17 @@ table inet {TABLE} {{
 
 
 @asynccontextmanager
-async def open_firewall() -> AsyncIterator["NftFirewall"]:
-    """Open the firewall of the process's namespace, and make the table where it is missing.
+async def open_firewall(memory: Path | None = None) -> AsyncIterator["NftFirewall"]:
+    """Open the firewall of the process's namespace, and make the table where it is missing, or is not as it was made.
 
-    Before anything else in the process: libnftables needs a low descriptor.
+    How the kernel lists the table is remembered in a file for the process that comes after; without, each process
+    makes it anew. Before anything else in the process: libnftables needs a low descriptor.
     """
     async with AsyncExitStack() as stack:
         thread = await stack.enter_async_context(NetlinkThread("firewall"))
-        kernel = await thread.run(_Kernel)
+        kernel = await thread.run(_Kernel, memory)
         stack.push_async_callback(thread.run, kernel.close)
-        await thread.run(kernel.make_table)
+        await thread.run(kernel.take_over)
         yield NftFirewall(thread, kernel)
 
 
@@ -147,10 +151,11 @@ class NftFirewall:
 class _Kernel:
     """What runs in the thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Path | None = None) -> None:
         self._nft = Nft()
         self._elements = NfSocket()
         self._flows = Flows()
+        self._memory = memory
         self._structure: list[object] = []
         self._settled = -1
         """The ruleset's generation at which all was as it should be; every transaction of anybody raises it."""
@@ -160,6 +165,29 @@ class _Kernel:
         self._elements.close()
         self._nft.close()
 
+    def take_over(self) -> None:
+        """Leave a table that is as an earlier process made it, and make it otherwise."""
+        made = self._recall()
+        if made and made == _structure(self._list()):
+            self._structure = made
+        else:
+            self.make_table()
+
+    def _recall(self) -> list[object]:
+        """Return how the kernel listed the table when it was made of this very structure."""
+        try:
+            remembered = msgspec.json.decode(self._memory.read_bytes() if self._memory else b"{}")
+        except (OSError, msgspec.DecodeError):
+            return []
+        return remembered["listed"] if remembered.get("made of") == STRUCTURE else []
+
+    def _remember(self) -> None:
+        if self._memory is not None:
+            new = self._memory.with_suffix(".new")
+            with suppress(OSError):  # a disk that is full has the next process make it anew
+                new.write_bytes(msgspec.json.encode({"made of": STRUCTURE, "listed": self._structure}))
+                new.replace(self._memory)
+
     def make_table(self) -> None:
         """Make what is missing of the table; rules are replaced, elements stay."""
         try:
@@ -168,6 +196,7 @@ class _Kernel:
             # Maps of another shape, from another version of CNM; what they hold is rebuilt.
             self._nft.run(f"add table inet {TABLE}\ndelete table inet {TABLE}\n{STRUCTURE}")
         self._structure = _structure(self._list())
+        self._remember()
 
     def apply(self, steps: Sequence[Step], forget: Collection[Place]) -> None:
         self._change(steps)
@@ -278,7 +307,7 @@ def _elements_of(place: Place, translation: Translation) -> Iterator[Element]:
 def _structure(listed: Iterable[Mapping[str, Any]]) -> list[object]:
     """Return everything but elements, the kernel's handles and what counters count, to compare."""
     return [
-        (kind, {name: _uncounted(value) for name, value in about.items() if name not in ("handle", "elem")})
+        [kind, {name: _uncounted(value) for name, value in about.items() if name not in ("handle", "elem")}]
         for entry in listed
         for kind, about in entry.items()
         if kind != "metainfo"

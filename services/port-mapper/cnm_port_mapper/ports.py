@@ -44,8 +44,22 @@ class Sockets(Protocol):
         """Return the host's own addresses."""
         ...
 
+    async def inherit(self, seats: Collection[Seat]) -> None:
+        """Have at hand what an earlier process left of these seats, and let go of all else that it left."""
+        ...
+
+    async def let_go(self, but: Collection[Seat] = ()) -> None:
+        """Let go of what was inherited and nobody opened, but for some seats."""
+        ...
+
+    async def leave(self, left: Mapping[Seat, Bound], gone: Collection[Seat] = ()) -> None:
+        """Leave sockets to the process that comes after, whatever becomes of this one; of seats that go, none."""
+        ...
+
     def open(self, seat: Seat) -> Bound:
         """Bind a seat, and listen, while the kernel drops whatever comes; all its ports or none.
+
+        One that was inherited is open already.
 
         Raises:
             OSError: EADDRINUSE, EADDRNOTAVAIL and the like.

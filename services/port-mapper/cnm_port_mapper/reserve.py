@@ -6,14 +6,18 @@ that drops all, which goes when translation stands (the kernel's Documentation/n
 
 import asyncio
 import ctypes
+import errno
 import resource
 import socket
 import struct
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cnm import types
+from cnm.deposit import AT_ONCE, Depositor
 from cnm.kernel import sockdiag
 from cnm.kernel.rtnl import Rtnl
+from cnm.kernel.thread import NetlinkThread
 from cnm.types import Address
 from cnm_port_mapper.binding import Place, Seat
 from cnm_port_mapper.placement import Automatic
@@ -36,12 +40,33 @@ _KINDS: dict[types.Protocol, tuple[socket.SocketKind, int]] = {
 
 
 class BoundSockets:
-    """Makes the sockets, in the namespace of the process."""
+    """Makes the sockets, in the namespace of the process, and leaves duplicates to the process that comes after.
 
-    def __init__(self) -> None:
+    Where there is nobody to keep them nothing is left, and nothing inherited.
+    """
+
+    def __init__(self, depositor: Depositor | None = None, thread: NetlinkThread | None = None) -> None:
         self.ipv6 = _can(socket.AF_INET6, "tcp")
         self._protocols = frozenset(protocol for protocol in _KINDS if _can(socket.AF_INET, protocol))
+        self._depositor, self._thread = depositor, thread
+        self._inherited: dict[Seat, Bound] = {}
         _raise_descriptor_limit()
+
+    async def inherit(self, seats: Collection[Seat]) -> None:
+        """Have at hand what an earlier process left of these seats, and let go of all else that it left."""
+        if self._depositor is not None and self._thread is not None:
+            self._inherited = await self._thread.run(_take, self._depositor, tuple(seats))
+
+    async def let_go(self, but: Collection[Seat] = ()) -> None:
+        """Let go of what was inherited and nobody opened, but for some seats."""
+        for seat in [seat for seat in self._inherited if seat not in but]:
+            self._inherited.pop(seat).close()
+            await self.leave({}, [seat])
+
+    async def leave(self, left: Mapping[Seat, Bound], gone: Collection[Seat] = ()) -> None:
+        """Leave sockets to the process that comes after, whatever becomes of this one; of seats that go, none."""
+        if self._depositor is not None and self._thread is not None and (left or gone):
+            await self._thread.run(_leave, self._depositor, dict(left), tuple(gone))
 
     def supports(self, protocol: types.Protocol) -> bool:
         """Tell whether this kernel has a protocol."""
@@ -61,7 +86,13 @@ class BoundSockets:
             return tuple(each.interface.ip for each in rtnl.addresses())
 
     def open(self, seat: Seat) -> Bound:
-        """Bind a seat, and listen, while the kernel drops whatever comes; all its ports or none."""
+        """Bind a seat, and listen, while the kernel drops whatever comes; all its ports or none.
+
+        One that was inherited is open already, and what came to it meanwhile waits in it.
+        """
+        inherited = self._inherited.pop(seat, None)
+        if inherited is not None:
+            return inherited
         opened: list[socket.socket] = []
         try:
             for port in seat.ports:
@@ -81,7 +112,11 @@ class BoundSockets:
     def admit(self, bound: Bound) -> None:
         """End the dropping."""
         for each in bound.sockets:
-            each.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+            try:
+                each.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+            except OSError as error:
+                if error.errno != errno.ENOENT:  # an inherited one has none
+                    raise
 
     def probe(self, place: Place) -> None:
         """Bind a place of one port and give it back at once; nobody is ever accepted."""
@@ -91,6 +126,36 @@ class BoundSockets:
         """Name the process that has a place."""
         found = await asyncio.to_thread(sockdiag.find_holder, place.protocol, place.address, place.port)
         return "another process" if found is None else str(found)
+
+
+def _names(seat: Seat) -> Sequence[str]:
+    """Return under which names a seat's sockets are left, as many under each as a message carries."""
+    addresses = "+".join(str(place.address) for place in seat.places)
+    first, last = seat.ports[0], seat.ports[-1]
+    return [f"{seat.protocol} {addresses} {first}-{last} {at}" for at in range(0, len(seat.ports), AT_ONCE)]
+
+
+def _take(depositor: Depositor, seats: Sequence[Seat]) -> dict[Seat, Bound]:
+    depositor.retain([name for seat in seats for name in _names(seat)])
+    found: dict[Seat, Bound] = {}
+    for seat in seats:
+        taken = Bound(tuple(each for name in _names(seat) for each in depositor.take(name)))
+        for each in taken.sockets:
+            each.setblocking(False)
+        if [each.getsockname()[1] for each in taken.sockets] == list(seat.ports):
+            found[seat] = taken
+        elif taken.sockets:
+            taken.close()
+            depositor.drop(*_names(seat))
+    return found
+
+
+def _leave(depositor: Depositor, left: Mapping[Seat, Bound], gone: Sequence[Seat]) -> None:
+    if gone:
+        depositor.drop(*(name for seat in gone for name in _names(seat)))
+    for seat, bound in left.items():
+        for number, name in enumerate(_names(seat)):
+            depositor.put(name, bound.sockets[number * AT_ONCE : (number + 1) * AT_ONCE])
 
 
 def _bind(seat: Seat, port: int) -> socket.socket:

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from cnm.bus import Route
+from cnm.deposit import Depositor
+from cnm.kernel.thread import NetlinkThread
 from cnm.messages.drift import Difference
 from cnm.messages.node import PortSlice
 from cnm_port_mapper import handlers, reconcile
@@ -25,6 +27,7 @@ class Service:
         self._clock: int | None = None
         self._since = 0
         self._asked = 0
+        self._inherited = False
 
     def routes(self) -> tuple[Route, ...]:
         """Return which handler answers which command."""
@@ -41,7 +44,11 @@ class Service:
         is not committed yet. Without ``asking`` it counts from the convergence before.
         """
         began = self._mapper.moment
+        if not self._inherited:
+            await self._mapper.inherit(slice.published)
+            self._inherited = True
         done = await reconcile.converge(self._mapper, slice, since=self._since_slice(slice))
+        await self._mapper.let_go([each for each in slice.published if each.sandbox_id in slice.busy])
         self._asked = began
         return done
 
@@ -63,10 +70,21 @@ async def open_port_mapper(settings: Settings | None = None) -> AsyncIterator[Se
     First thing in the process: libnftables needs a low descriptor.
     """
     settings = settings or Settings()
-    opening: AbstractAsyncContextManager[Firewall] = open_firewall() if settings.firewall else open_no_firewall()
-    async with opening as firewall, asyncio.TaskGroup() as tasks:
+    opening: AbstractAsyncContextManager[Firewall] = (
+        open_firewall(settings.memory) if settings.firewall else open_no_firewall()
+    )
+    async with (
+        opening as firewall,
+        NetlinkThread("deposit") as thread,
+        asyncio.TaskGroup() as tasks,
+        AsyncExitStack() as stack,
+    ):
         relay = Proxy(tasks, settings)
-        mapper = PortMapper(sockets=BoundSockets(), firewall=firewall, relay=relay, settings=settings)
+        depositor = None if settings.deposit is None else Depositor(settings.deposit, "port-mapper")
+        if depositor is not None:
+            stack.callback(depositor.close)
+        sockets = BoundSockets(depositor, thread)
+        mapper = PortMapper(sockets=sockets, firewall=firewall, relay=relay, settings=settings)
         await mapper.take_over()
         try:
             yield Service(mapper)

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 async def resolver(worker: Worker) -> AsyncIterator[Service]:
     """Make the resolver's service: every sandbox is answered before the first command is."""
     async with NetlinkThread() as thread, AsyncExitStack() as stack:
-        depositor = Depositor(worker.settings.run_dir / DEPOSIT)
+        depositor = Depositor(worker.settings.run_dir / DEPOSIT, "resolver")
         stack.callback(depositor.close)
         namespaces = KernelNamespaces(thread, depositor)
         counters = Counters(log_every=log_every(os.environ))

@@ -54,8 +54,8 @@ class Listener:
     async def start(self, namespaces: Namespaces) -> None:
         """Go on with the sockets that an earlier process left, or listen on other ports; lead port 53 to them.
 
-        Other ports, so that the sandbox may use port 53 itself: those where it leads already, else random ones. What was sent to the sockets while no process read
-        them is answered now.
+        Other ports, so that the sandbox may use port 53 itself: those where it leads already, else random ones. What
+        was sent to the sockets while no process read them is answered now.
 
         Raises:
             OSError: the namespace is gone, or the kernel refused; nothing stays open then.
@@ -189,7 +189,9 @@ class Listener:
 
 def _bind(opened: socket.socket, port: int) -> None:
     """Bind to a port, or to a random one where somebody else has it."""
-    if opened.type == socket.SOCK_STREAM:  # else connections in TIME_WAIT would keep it; nobody listens beside another
+    if (
+        opened.type == socket.SOCK_STREAM
+    ):  # else connections in TIME_WAIT would keep it; nobody listens beside another
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((str(OWN_ADDRESS), port))

@@ -189,7 +189,7 @@ def dns_redirect(namespace: Path | int, udp_port: int, tcp_port: int) -> None:
 
 
 def dns_redirect_leads(namespace: Path | int) -> Ports | None:
-    """Return the ports, UDP and TCP, to which `dns_redirect` leads within a namespace; None where it does not stand."""
+    """Return the ports, UDP and TCP, where `dns_redirect` leads within a namespace; None where it does not stand."""
     with NfSocket(namespace) as nf:
         return leads_to(nf.rules_of_redirect())
 

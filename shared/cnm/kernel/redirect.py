@@ -95,7 +95,7 @@ def question() -> bytes:
 
 
 def leads_to(rules: Sequence[bytes]) -> Ports | None:
-    """Return the ports that the rules of a chain, as dumped, lead to; None where they are not those of ``redirect``."""
+    """Return the ports that the rules of a chain, as dumped, lead to; None where ``redirect`` did not make them."""
     match [_destination(rule) for rule in rules]:
         case [int() as udp_port, int() as tcp_port]:
             return udp_port, tcp_port

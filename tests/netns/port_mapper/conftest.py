@@ -115,9 +115,10 @@ class Box:
 class Mapper:
     """Speaks with the process."""
 
-    def __init__(self, host, loop="uvloop", udp_timeout_s=90.0):
+    def __init__(self, host, loop="uvloop", udp_timeout_s=90.0, run_dir=""):
+        command = [sys.executable, "-W", "error", PROCESS, loop, str(udp_timeout_s), run_dir]
         self.process = subprocess.Popen(
-            ["nsenter", f"--net={host}", sys.executable, "-W", "error", PROCESS, loop, str(udp_timeout_s)],
+            ["nsenter", f"--net={host}", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

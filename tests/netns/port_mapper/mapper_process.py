@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -37,12 +38,12 @@ def tell(reply):
     sys.stdout.flush()
 
 
-async def serve(udp_timeout_s):
+async def serve(settings):
     reader = asyncio.StreamReader(limit=1 << 24)
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
-    async with open_port_mapper(Settings(udp_timeout_s=udp_timeout_s)) as service, asyncio.TaskGroup() as tasks:
+    async with open_port_mapper(settings) as service, asyncio.TaskGroup() as tasks:
 
         async def one(number, verb, body):
             try:
@@ -65,4 +66,5 @@ if __name__ == "__main__":
 
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     with runner, contextlib.suppress(KeyboardInterrupt):
-        runner.run(serve(float(sys.argv[2])))
+        run_dir = Path(sys.argv[3]) if sys.argv[3] else None
+        runner.run(serve(Settings(udp_timeout_s=float(sys.argv[2]), run_dir=run_dir)))

@@ -31,7 +31,7 @@ class Process:
         self.directory = Directory()
         self.directory.put_network("n-web", "web", prefixes=(ip_network("172.28.0.0/16"),))
         self.directory.put_record(Record("e-api", "n-web", ("api",), ip_address("172.28.0.2")))
-        self.depositor = Depositor(path)
+        self.depositor = Depositor(path, "resolver")
         self.namespaces = KernelNamespaces(thread, self.depositor)
         external = Cache(Forwarder(SocketUpstream(self.namespaces, lambda size: b"\7" * size)))
         self.listeners = Listeners(self.namespaces, external, tasks, limits=Limits(overall_s=2.0))

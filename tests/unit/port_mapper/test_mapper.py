@@ -46,6 +46,7 @@ class Host:
         self.failures = 0
         self.transactions = 0
         self.gate = None
+        self.left = set()
 
     # sockets
 
@@ -71,6 +72,16 @@ class Host:
                 raise OSError(number, os.strerror(number))
         if any(place.overlaps(other) for opened in self.open_sockets for other in opened.seat.places):
             raise OSError(errno.EADDRINUSE, "in use")
+
+    async def inherit(self, seats):
+        self.left &= set(seats)
+
+    async def let_go(self, but=()):
+        """Nothing was inherited."""
+
+    async def leave(self, left, gone=()):
+        self.left -= set(gone)
+        self.left |= set(left)
 
     def hold(self, bound):
         bound.held = True
@@ -118,6 +129,7 @@ class Host:
 
     def bound(self):
         assert all(not opened.held for opened in self.open_sockets)
+        assert {opened.seat for opened in self.open_sockets} == self.left, "the process that comes after has the same"
         return sorted(str(place) for opened in self.open_sockets for place in opened.seat.places)
 
     def state(self):

@@ -1,6 +1,8 @@
 """Sockets that are deposited outlive who deposited them, with what waits in them."""
 
 import asyncio
+import itertools
+import resource
 import socket
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +20,7 @@ async def deposit(tmp_path):
 
 @pytest.fixture
 def depositor(tmp_path):
-    made = Depositor(tmp_path / "d.sock")
+    made = Depositor(tmp_path / "d.sock", "tests")
     yield made
     made.close()
 
@@ -70,7 +72,7 @@ async def test_who_deposited_may_go_and_another_comes(deposit, depositor, tmp_pa
     with closing(bound()) as made:
         await asyncio.to_thread(depositor.put, "a", [made])
         depositor.close()
-        other = Depositor(tmp_path / "d.sock")
+        other = Depositor(tmp_path / "d.sock", "tests")
         (found,) = await asyncio.to_thread(other.take, "a")
         assert found.getsockname() == made.getsockname()
         found.close()
@@ -120,4 +122,39 @@ async def test_thousands_of_names_can_be_said_at_once(deposit, depositor):
     await asyncio.to_thread(depositor.retain, [f"{number:064}" for number in range(5000)])
     assert len(deposit) == 1
     await asyncio.to_thread(depositor.retain, [])
+    assert len(deposit) == 0
+
+
+async def test_owners_have_names_of_their_own(deposit, depositor, tmp_path):
+    other = Depositor(tmp_path / "d.sock", "others")
+    with closing(other), closing(bound()) as ours, closing(bound()) as its:
+        await asyncio.to_thread(depositor.put, "a", [ours])
+        await asyncio.to_thread(other.put, "a", [its])
+        await asyncio.to_thread(other.retain, [])
+        assert len(deposit) == 1
+        (again,) = await asyncio.to_thread(depositor.take, "a")
+        with closing(again):
+            assert again.getsockname() == ours.getsockname()
+
+
+async def test_a_keeper_without_room_for_all_keeps_none_of_them(deposit, depositor):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sockets = [bound() for _ in range(20)]
+    await asyncio.to_thread(depositor.put, "a", sockets[:1])
+    used = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+    room_for_five = next(limit for limit in itertools.count(5) if limit - len(used & set(range(limit))) == 5)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (room_for_five, hard))
+    try:
+        await asyncio.to_thread(depositor.put, "a", sockets)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in sockets:
+            each.close()
+    assert len(deposit) == 0
+
+
+async def test_names_of_thousands_are_one_message(deposit, depositor):
+    with closing(bound()) as one:
+        await asyncio.to_thread(depositor.put, "a", [one])
+        await asyncio.to_thread(depositor.retain, [f"{number:064}" for number in range(10_000)])
     assert len(deposit) == 0
