@@ -21,6 +21,8 @@ class WorkerSettings:
     run_dir: Path
     default_address_pools: str | None
     firewall: bool = True
+    converge_period_s: float = 3.0
+    """How long what nothing tells of may differ from what should be."""
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -35,7 +37,23 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> WorkerSetti
         run_dir=run_dir,
         default_address_pools=environment.get("CNM_DEFAULT_ADDRESS_POOLS") or None,
         firewall=_is_on("CNM_FIREWALL", environment.get("CNM_FIREWALL") or "on"),
+        converge_period_s=_seconds("CNM_CONVERGE_PERIOD_S", environment.get("CNM_CONVERGE_PERIOD_S") or "3"),
     )
+
+
+def _seconds(variable: str, text: str) -> float:
+    """Read a length of time.
+
+    Raises:
+        Invalid: it is no number above 0.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise Invalid.at(variable, text, f"{variable} is {text!r}, which is no number of seconds above 0")
+    return found
 
 
 def _is_on(variable: str, text: str) -> bool:

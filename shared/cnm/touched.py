@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+from cnm.lately import Lately
+
 REMEMBERED = 65_536
 
 
@@ -9,7 +11,8 @@ class Touched:
     """Remembers ids by the moment they were last touched.
 
     A slice is asked for at a moment, ``now()``; whatever was touched since is newer than the slice says. What had to
-    be forgotten counts as touched, so that a slice of long ago changes nothing.
+    be forgotten counts as touched, so that a slice of long ago changes nothing. ``lately`` has those of the last
+    moments.
     """
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
@@ -17,6 +20,7 @@ class Touched:
         self._moment = 0
         self._forgotten = 0
         self._remembered = remembered
+        self.lately = Lately()
 
     def now(self) -> int:
         """Return the present moment."""
@@ -25,6 +29,7 @@ class Touched:
     def touch(self, *ids: str) -> None:
         """Note that these are being touched."""
         self._moment += 1
+        self.lately.note(*ids)
         for each in ids:
             self._moments[each] = self._moment
             self._moments.move_to_end(each)

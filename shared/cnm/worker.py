@@ -33,9 +33,10 @@ from cnm.settings import WorkerSettings
 from cnm.version import VERSION
 
 HEARTBEAT_PERIOD_S = 2.0
-CONVERGE_PERIOD_S = 3.0
 NUDGE_PERIOD_S = 0.5
-"""A worker that is nudged all the time converges so often."""
+"""A worker that is woken all the time converges so often."""
+SETTLE_S = 0.02
+"""What changes seldom changes alone: all within so long is one turn's."""
 FIRST_TRY_S = 0.1
 
 log = structlog.get_logger()
@@ -201,7 +202,7 @@ async def reporting(
 
 @dataclass
 class Converging:
-    """Makes what should be there stand: at once, then at every turn of a slow timer, or when asked to compare.
+    """Makes what should be there stand: at once, then when woken, by a slow timer, or when asked to compare.
 
     ``fetch`` asks for the slice, given the clock of the last one, and ``apply`` makes it stand and returns what it
     mended. A slice that is unchanged is applied again, for it is the kernel that may have changed. What differed is
@@ -217,6 +218,9 @@ class Converging:
     """Has everything compared in the next turn."""
     _last: Any = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _mending: bool = False
+    _heard: bool = False
 
     def __post_init__(self) -> None:
         self._reports = DriftReports(self.worker.bus.ask, node=self.worker.settings.node)
@@ -225,7 +229,14 @@ class Converging:
         """Fetch and apply one time; return what was mended, or could not be."""
         async with self._turn:
             await self._refresh()
-            found = self._placed(await self.apply(self._last))
+            self._mending, self._heard = True, False
+            try:
+                found = self._placed(await self.apply(self._last))
+            finally:
+                self._mending = False
+        # What was heard while something was mended is that; a repair has another turn follow in any case.
+        if self._heard and not found:
+            self._woken.set()
         for each in found:
             log.info("converged", change=str(each))
         self._reports.note(found)
@@ -275,17 +286,26 @@ class Converging:
             else:
                 return
 
+    def wake(self) -> None:
+        """Converge soon: something tells that what stands has changed."""
+        if self._mending:
+            self._heard = True
+        else:
+            self._woken.set()
+
     async def keep(self) -> None:
-        """Converge at every turn of the timer, and when a worker of the node mended what this one's may lean on."""
-        nudged = asyncio.Event()
-        await self.worker.bus.on_nudge(self.worker.settings.node, nudged.set)
+        """Converge when woken, when a worker of the node mended what this one's may lean on, and by the timer."""
+        await self.worker.bus.on_nudge(self.worker.settings.node, self._woken.set)
+        loop = asyncio.get_running_loop()
+        turned = loop.time()
         while True:
             await self._reports.tell()
-            await asyncio.sleep(NUDGE_PERIOD_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CONVERGE_PERIOD_S - NUDGE_PERIOD_S):
-                    await nudged.wait()
-            nudged.clear()
+                async with asyncio.timeout(self.worker.settings.converge_period_s):
+                    await self._woken.wait()
+                    await asyncio.sleep(max(SETTLE_S, turned + NUDGE_PERIOD_S - loop.time()))
+            self._woken.clear()
+            turned = loop.time()
             try:
                 await self.once()
             except (CnmError, OSError) as error:  # such as a dump that was disturbed: the next turn mends it

@@ -21,6 +21,7 @@ async def build(worker: Worker) -> AsyncIterator[Service]:
             return await worker.bus.ask(GetBridgeSlice(node=worker.settings.node, known_clock=known_clock))
 
         converging = Converging(worker, fetch, driver.converge, look=driver.compare, suspect_all=driver.suspect_all)
+        driver.listen(converging.wake)
         await converging.first()
         worker.tasks.create_task(converging.keep())
         async with reporting(worker):

@@ -1,7 +1,7 @@
 """The bridge driver of one node: its kernel as the handlers see it, and the pass that compares all of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import structlog
@@ -11,15 +11,17 @@ from cnm.kernel.nfnl import NfSocket
 from cnm.kernel.nft import Nft
 from cnm.kernel.rtnl import Link, Rtnl
 from cnm.kernel.thread import NetlinkThread
-from cnm.kernel.watch import NamespaceWatch, watching_namespaces
+from cnm.kernel.watch import NamespaceWatch, watching_namespaces, watching_tables
 from cnm.messages.bridge import Attachment, BridgeNetwork
 from cnm.messages.drift import Difference
 from cnm.messages.node import BridgeSlice
 from cnm.touched import Touched
 from cnm.types import Interface
 from cnm_driver_bridge import handlers
+from cnm_driver_bridge.alarm import Alarm
 from cnm_driver_bridge.announce import Announcer
 from cnm_driver_bridge.config import Config
+from cnm_driver_bridge.frame import TABLES
 from cnm_driver_bridge.netlink import Host
 from cnm_driver_bridge.nftables import Nftables
 from cnm_driver_bridge.no_rules import WITHOUT, NoRules, remove_tables
@@ -156,6 +158,7 @@ class Driver:
         touched: Touched,
         watch: NamespaceWatch,
         patrols: Patrols,
+        alarm: Alarm,
         warnings: Sequence[str],
     ) -> None:
         self._node = node
@@ -163,6 +166,7 @@ class Driver:
         self._touched = touched
         self._watch = watch
         self._patrols = patrols
+        self._alarm = alarm
         self._warnings = warnings
         self._asked = 0
         self._asking = False
@@ -175,6 +179,10 @@ class Driver:
         """Note that a slice is asked for now: what commands touch from here on is newer than it."""
         self._asked = self._touched.now()
         self._asking = True
+
+    def listen(self, ring: Callable[[], None]) -> None:
+        """Have it told from now on when others change what this driver keeps."""
+        self._alarm.ring = ring
 
     def suspect_all(self) -> None:
         """Have everything looked at in the next `converge`."""
@@ -207,6 +215,7 @@ class Driver:
         changes = self._watch.take()  # before the links are read: what changes from here on is for the next pass
         links = await self._node.links()
         found = gap(wanted, links, self._touched.ids_since(asked))
+        self._alarm.know(found.networks, links)
         self._patrols.note(found, links, changes)
         return await mend(
             found,
@@ -226,7 +235,11 @@ async def open_driver(config: Config | None = None) -> AsyncIterator[Driver]:
         generations = blocking.enter_context(NfSocket())
         rtnl = blocking.enter_context(Rtnl.open())
         announcer = blocking.enter_context(Announcer())
-        watch = blocking.enter_context(watching_namespaces())
+        touched = Touched()
+        alarm = Alarm(touched.lately)
+        watch = blocking.enter_context(watching_namespaces(alarm.note))
+        if config.firewall:
+            blocking.enter_context(watching_tables(alarm.rules_changed, TABLES, lambda: generations.port))
         graves = [blocking.enter_context(Rtnl.open()) for _ in range(config.removal_threads)]
         async with AsyncExitStack() as stack:
             thread = await stack.enter_async_context(NetlinkThread())
@@ -239,6 +252,5 @@ async def open_driver(config: Config | None = None) -> AsyncIterator[Driver]:
             patrols = Patrols.of(config.patrol_budget_s)
             node = KernelNode(thread, host, removals)
             stack.callback(node.close)
-            yield Driver(
-                node, Onlooker(thread, host), Touched(), watch, patrols, () if config.firewall else (WITHOUT,)
-            )
+            warnings = () if config.firewall else (WITHOUT,)
+            yield Driver(node, Onlooker(thread, host), touched, watch, patrols, alarm, warnings)

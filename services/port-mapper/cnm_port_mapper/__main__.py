@@ -35,9 +35,10 @@ async def build(worker: Worker) -> AsyncIterator[Service]:
         converging = Converging(worker, fetch, apply, look=mapper.compare)
         await converging.first()
         worker.tasks.create_task(converging.keep())
-        async with reporting(worker):
-            compare = Route(command=ComparePorts, handler=converging.compare)
-            yield Service(routes=[*mapper.routes(), compare])
+        with mapper.watching(converging.wake):
+            async with reporting(worker):
+                compare = Route(command=ComparePorts, handler=converging.compare)
+                yield Service(routes=[*mapper.routes(), compare])
 
 
 def main() -> None:

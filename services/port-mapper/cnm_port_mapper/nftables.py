@@ -6,8 +6,8 @@ process: it is taken over, never flushed.
 
 import errno
 import ipaddress
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from cnm.kernel.nfnl import (
 )
 from cnm.kernel.nft import Nft
 from cnm.kernel.thread import NetlinkThread
+from cnm.kernel.watch import watching_tables
 from cnm.types import Address, Prefix
 from cnm_port_mapper.binding import EVERY_IPV4, EVERY_IPV6, Place, Target
 from cnm_port_mapper.flows import Flows
@@ -147,6 +148,10 @@ class NftFirewall:
         """Return the steps that ``repair`` would take."""
         return await self._thread.run(self._kernel.compare, desired, leave)
 
+    def watching(self, heard: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call back when others change the table, while the block runs."""
+        return watching_tables(heard, (TABLE,), lambda: self._kernel.port)
+
 
 class _Kernel:
     """What runs in the thread."""
@@ -159,6 +164,10 @@ class _Kernel:
         self._structure: list[object] = []
         self._settled = -1
         """The ruleset's generation at which all was as it should be; every transaction of anybody raises it."""
+
+    @property
+    def port(self) -> int:
+        return self._elements.port
 
     def close(self) -> None:
         self._flows.close()

@@ -3,8 +3,8 @@
 # ruff: noqa: ARG002  # where there are no rules, what they would be for says nothing
 
 import errno
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 from cnm.kernel.errors import NftError
 from cnm.kernel.nft import Nft
@@ -40,3 +40,7 @@ class NoFirewall:
         return ()
 
     compare = repair
+
+    def watching(self, heard: Callable[[], None]) -> AbstractContextManager[None]:
+        """Hear nothing."""
+        return nullcontext()

@@ -1,7 +1,8 @@
 """What the port mapper needs of the host it runs on."""
 
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,6 +116,10 @@ class Firewall(Protocol):
         self, desired: Mapping[Place, Translation], *, leave: Collection[str] = ()
     ) -> tuple[Step | Remake, ...]:
         """Return the steps that ``repair`` would take."""
+        ...
+
+    def watching(self, heard: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call back when others change the table, while the block runs."""
         ...
 
 

@@ -22,8 +22,9 @@ from cnm_port_mapper.reserve import BoundSockets
 class Service:
     """What a worker needs of the port mapper."""
 
-    def __init__(self, mapper: PortMapper) -> None:
+    def __init__(self, mapper: PortMapper, firewall: Firewall) -> None:
         self._mapper = mapper
+        self.watching = firewall.watching
         self._clock: int | None = None
         self._since = 0
         self._asked = 0
@@ -87,7 +88,7 @@ async def open_port_mapper(settings: Settings | None = None) -> AsyncIterator[Se
         mapper = PortMapper(sockets=sockets, firewall=firewall, relay=relay, settings=settings)
         await mapper.take_over()
         try:
-            yield Service(mapper)
+            yield Service(mapper, firewall)
         finally:
             mapper.close()
             relay.close()

@@ -43,6 +43,7 @@ async def build(own: Worker) -> AsyncIterator[Service]:
                     look=look,
                     suspect_all=service.suspect_all,
                 )
+                service.listen(converging.wake)
                 await converging.first()
                 own.tasks.create_task(reports.keep())
                 own.tasks.create_task(converging.keep())

@@ -24,9 +24,15 @@ class LinuxNode:
 
     repairs = True
 
-    def __init__(self, thread: NetlinkThread, settings: Settings) -> None:
+    def __init__(
+        self,
+        thread: NetlinkThread,
+        settings: Settings,
+        know: Callable[[str, Path], None] = lambda _id, _folder: None,
+    ) -> None:
         self._thread = thread
         self._settings = settings
+        self._know = know
         self._files = SandboxFiles(settings)
 
     async def ensure(self, spec: SandboxSpec) -> Sequence[str]:
@@ -59,6 +65,8 @@ class LinuxNode:
             if made:
                 netns.remove(path)
             raise
+        for folder in {Path(spec.hosts_path).parent, Path(spec.resolv_conf_path).parent}:
+            self._know(spec.sandbox_id, folder)
         return done
 
     async def route(self, namespace: str, gateways: Sequence[Gateway], *, patient: bool = False) -> Sequence[str]:

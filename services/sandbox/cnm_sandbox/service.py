@@ -13,6 +13,7 @@ from cnm.patrol import Patrol
 from cnm.touched import Touched
 from cnm.types import Address
 from cnm_sandbox import handlers, node_routes, reconcile, resolv
+from cnm_sandbox.alarm import Alarm, listening
 from cnm_sandbox.config import Settings
 from cnm_sandbox.files import SandboxFiles, read
 from cnm_sandbox.node import LinuxNode, Onlooker
@@ -24,14 +25,17 @@ from cnm_sandbox.rounds import Rounds
 class SandboxService:
     """Answers commands, converges, and tells what the node is like."""
 
-    def __init__(self, settings: Settings, thread: NetlinkThread, watch: NamespaceWatch) -> None:
+    def __init__(
+        self, settings: Settings, thread: NetlinkThread, watch: NamespaceWatch, touched: Touched, alarm: Alarm
+    ) -> None:
         self._settings = settings
         self._watch = watch
         self._rounds = Rounds(Patrol(budget_s=settings.patrol_budget_s))
         self._thread = thread
-        self._node = LinuxNode(thread, settings)
+        self._alarm = alarm
+        self._node = LinuxNode(thread, settings, alarm.know)
         self._onlooker = Onlooker(thread, settings)
-        self._touched = Touched()
+        self._touched = touched
         self._asked = 0
         self._kernel: Mapping[str, bool] | None = None
         self._ours: set[int] = set()
@@ -74,6 +78,10 @@ class SandboxService:
     def _since(self) -> int:
         since, self._asked = self._asked, self._touched.now()
         return since
+
+    def listen(self, ring: Callable[[], None]) -> None:
+        """Have it told from now on when others change what this worker keeps."""
+        self._alarm.ring = ring
 
     def suspect_all(self) -> None:
         """Have everything looked at in the next `converge`."""
@@ -127,5 +135,6 @@ class SandboxService:
 async def open_service(settings: Settings) -> AsyncIterator[SandboxService]:
     """Start the netlink thread and put the service on it; leaving waits for what the thread is doing."""
     async with NetlinkThread("sandbox") as thread:
-        with watching_namespaces() as watch:
-            yield SandboxService(settings, thread, watch)
+        touched = Touched()
+        with watching_namespaces() as watch, listening(settings, touched.lately) as alarm:
+            yield SandboxService(settings, thread, watch, touched, alarm)

@@ -13,10 +13,12 @@ _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctype
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
+_libc.inotify_init1.argtypes = (ctypes.c_int,)
+_libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
 def _check(result: int, path: str | None = None) -> None:
-    if result == 0:
+    if result >= 0:
         return
     number = ctypes.get_errno()
     raise OSError(number, os.strerror(number), path)
@@ -40,3 +42,17 @@ def bind_mount(source: str, target: str) -> None:
 def unmount(target: str) -> None:
     """Take the topmost mount off a path at once, whoever still uses it."""
     _check(_libc.umount2(os.fsencode(target), MNT_DETACH | UMOUNT_NOFOLLOW), target)
+
+
+def inotify_init(flags: int) -> int:
+    """Return a descriptor that tells of what changes in the folders that are added."""
+    made: int = _libc.inotify_init1(flags)
+    _check(made)
+    return made
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """Add a folder; return its number."""
+    watch: int = _libc.inotify_add_watch(fd, os.fsencode(path), mask)
+    _check(watch, path)
+    return watch

@@ -53,12 +53,13 @@ _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
 class Reply(NamedTuple):
-    """One message from the kernel, without its header."""
+    """One message from the kernel, without its header; ``port`` is whose request it answers, or tells others of."""
 
     kind: int
     flags: int
     sequence: int
     body: bytes
+    port: int = 0
 
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
@@ -126,10 +127,10 @@ def messages(datagram: bytes) -> Iterator[Reply]:
     """Split what one read returned."""
     offset = 0
     while offset + 16 <= len(datagram):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, offset)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(datagram, offset)
         if length < 16:
             break
-        yield Reply(kind, flags, sequence, datagram[offset + 16 : offset + length])
+        yield Reply(kind, flags, sequence, datagram[offset + 16 : offset + length], port)
         offset += (length + 3) & ~3
 
 
@@ -187,6 +188,11 @@ class Channel:
     def fileno(self) -> int:
         """Return the socket's descriptor."""
         return self._socket.fileno()
+
+    @property
+    def port(self) -> int:
+        """The address by which the kernel knows the socket; 0 before anything was sent or joined."""
+        return int(self._socket.getsockname()[0])
 
     def join(self, *groups: int) -> None:
         """Have the kernel tell of what changes, by the numbers of its multicast groups."""

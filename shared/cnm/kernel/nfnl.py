@@ -84,6 +84,11 @@ class NfSocket:
     ) -> None:
         self.close()
 
+    @property
+    def port(self) -> int:
+        """The address by which notifications tell that a change was ours."""
+        return self._channel.port
+
     def apply(self, batch: Sequence[NfStep]) -> None:
         """Carry out a batch, all or nothing.
 

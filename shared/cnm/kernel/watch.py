@@ -7,18 +7,33 @@ too. And links, addresses and routes of every namespace that has an id in ours, 
 import asyncio
 import errno
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .address import RTM_DELADDR, RTM_NEWADDR
-from .link import RTM_DELLINK, RTM_NEWLINK
-from .netlink import NETLINK_ROUTE, Channel
+from .element import NFNL_SUBSYS_NFTABLES
+from .link import RTM_DELLINK, RTM_NEWLINK, Link, parse_link
+from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Channel, Reply
 from .route import RTM_DELROUTE, RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, Route, parse_route
 
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR = 1, 5, 9
+NFNLGRP_NFTABLES, NFT_MSG_NEWGEN, NFTA_TABLE = 7, 15, 1
+AF_BRIDGE = 7
+_ATTRIBUTE = struct.Struct("=HH")
 _INDEX = struct.Struct("=4xi")  # of struct ifinfomsg, and of struct ifaddrmsg
+
+__all__ = [
+    "RTM_DELLINK",
+    "Changes",
+    "NamespaceWatch",
+    "address_told",
+    "link_told",
+    "watching_namespaces",
+    "watching_routes",
+    "watching_tables",
+]
 
 Heard = Callable[[Sequence[Route] | None, Sequence[int]], None]
 
@@ -69,7 +84,8 @@ class Changes:
 class NamespaceWatch:
     """Collects what changes in the namespace where it was made, and in those with an id there."""
 
-    def __init__(self) -> None:
+    def __init__(self, heard: "Told" = lambda _: None) -> None:
+        self._told = heard
         self._channel = Channel(NETLINK_ROUTE)
         self._channel.join_everywhere(
             RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE
@@ -91,12 +107,15 @@ class NamespaceWatch:
             for namespace, reply in self._channel.hear():
                 if namespace is not None:
                     self._namespaces.add(namespace)
-                elif reply.kind in (RTM_NEWADDR, RTM_DELADDR):
+                    continue
+                if reply.kind in (RTM_NEWADDR, RTM_DELADDR):
                     self._links.add(_INDEX.unpack_from(reply.body)[0])
+                self._told(reply)
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             self._lost = True
+            self._told(None)
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -107,14 +126,66 @@ class NamespaceWatch:
         self._channel.close()
 
 
+Told = Callable[[Reply | None], None]
+"""Hears each notification of our own namespace; None stands for those that were lost."""
+
+
+def link_told(reply: Reply) -> Link | None:
+    """Return the link that a notification tells of, came or went; None where it is no link's, or a bridge's own."""
+    is_link = reply.kind in (RTM_NEWLINK, RTM_DELLINK) and reply.body[0] != AF_BRIDGE
+    return parse_link(reply.body) if is_link else None
+
+
+def address_told(reply: Reply) -> int | None:
+    """Return the index of the link whose addresses a notification tells of; None where it tells of something else."""
+    is_address = reply.kind in (RTM_NEWADDR, RTM_DELADDR)
+    return int(_INDEX.unpack_from(reply.body)[0]) if is_address else None
+
+
 @contextmanager
-def watching_namespaces() -> Iterator[NamespaceWatch]:
+def watching_namespaces(heard: Told = lambda _: None) -> Iterator[NamespaceWatch]:
     """Watch this thread's namespace and those with an id in it, in the running loop, while the body runs."""
     loop = asyncio.get_running_loop()
-    watch = NamespaceWatch()
+    watch = NamespaceWatch(heard)
     loop.add_reader(watch.fileno(), watch.read)
     try:
         yield watch
     finally:
         loop.remove_reader(watch.fileno())
         watch.close()
+
+
+@contextmanager
+def watching_tables(heard: Callable[[], None], tables: Collection[str], ours: Callable[[], int]) -> Iterator[None]:
+    """Call ``heard`` from the running loop when others than one of our sockets changed these tables of nftables.
+
+    ``ours`` returns that socket's port. What was lost may have been about them.
+    """
+    loop = asyncio.get_running_loop()
+    names = frozenset(table.encode() for table in tables)
+    with Channel(NETLINK_NETFILTER) as channel:
+        channel.join(NFNLGRP_NFTABLES)
+
+        def read() -> None:
+            own = ours()
+            try:
+                if any(reply.port != own and _table(reply) in names for _, reply in channel.hear()):
+                    heard()
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                heard()
+
+        loop.add_reader(channel.fileno(), read)
+        try:
+            yield
+        finally:
+            loop.remove_reader(channel.fileno())
+
+
+def _table(reply: Reply) -> bytes:
+    """Return the table that a notification is about, which whatever kind tells first; nothing of other kinds."""
+    if reply.kind >> 8 != NFNL_SUBSYS_NFTABLES or reply.kind & 0xFF == NFT_MSG_NEWGEN:
+        return b""
+    length, kind = _ATTRIBUTE.unpack_from(reply.body, 4)
+    return reply.body[8 : 4 + length].rstrip(b"\0") if kind == NFTA_TABLE else b""

@@ -1,6 +1,7 @@
 """Changes are whole: over a fake host that refuses when told to."""
 
 import asyncio
+import contextlib
 import errno
 import os
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -108,6 +109,9 @@ class Host:
                 self.elements[step.place] = step.translation
             else:
                 self.elements.pop(step.place, None)
+
+    def watching(self, heard):
+        return contextlib.nullcontext()
 
     async def observe(self):
         return dict(self.elements)
@@ -342,7 +346,7 @@ async def test_process_begun_anew_takes_over_what_the_kernel_holds(mapper, host)
     await again.take_over()
     with pytest.raises(Conflict, match=f"taken by sandbox {B[:12]}"):
         await again.publish(command(request(80, 40001), sandbox="c" * 64))
-    service = Service(again)
+    service = Service(again, host)
     slice = PortSlice(clock=1, published=[command(bound=mine)])
     done = await service.converge(slice)
     assert (done.closed, done.published, done.problems) == ((B,), (A,), ())
@@ -354,7 +358,7 @@ async def test_process_begun_anew_takes_over_what_the_kernel_holds(mapper, host)
 
 
 async def test_slice_older_than_a_command_changes_nothing_of_it(mapper, host):
-    service = Service(mapper)
+    service = Service(mapper, host)
     service.asking()
     bound = await mapper.publish(command(request(80, 8080)))
     old = PortSlice(clock=1)
@@ -375,7 +379,7 @@ async def test_problem_of_one_sandbox_does_not_keep_others_from_converging(mappe
     again = new_mapper(host)
     await again.take_over()
     wanted = PortSlice(clock=1, published=[command(bound=mine), command(bound=its, sandbox=B)])
-    done = await Service(again).converge(wanted)
+    done = await Service(again, host).converge(wanted)
     assert done.published == (B,)
     assert "taken by nginx" in done.lines()[-1]
     assert len(host.elements) == 2, "translation goes on"

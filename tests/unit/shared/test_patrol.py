@@ -1,6 +1,6 @@
 """Does a turn look at all that is suspect, and at the rest within its budget, nobody left out for ever?"""
 
-from cnm.patrol import Patrol
+from cnm.patrol import PERIOD_S, Patrol
 
 
 class Clock:
@@ -35,7 +35,22 @@ def test_later_turns_go_round_within_the_budget():
     patrol, clock = patrolling(2.0)
     wanted = dict.fromkeys("abcde", 1)
     looks(patrol, clock, wanted)
-    assert [looks(patrol, clock, wanted) for _ in range(3)] == [["a", "b"], ["c", "d"], ["e", "a"]]
+    turns = []
+    for _ in range(3):
+        clock.now += PERIOD_S
+        turns.append(looks(patrol, clock, wanted))
+    assert turns == [["a", "b"], ["c", "d"], ["e", "a"]]
+
+
+def test_turns_that_come_sooner_have_their_part_of_the_budget():
+    patrol, clock = patrolling(3.0)
+    wanted = dict.fromkeys("abcde", 1)
+    looks(patrol, clock, wanted, each_s=0.0)
+    clock.now += PERIOD_S / 3
+    assert looks(patrol, clock, wanted) == ["a"]
+    assert looks(patrol, clock, wanted) == ["b"]
+    clock.now += 100 * PERIOD_S
+    assert looks(patrol, clock, wanted) == ["c", "d", "e"]
 
 
 def test_suspects_come_first_and_do_not_use_up_the_budget():
