@@ -1,4 +1,4 @@
-"""Damage is heard of: with a timer that never fires it is mended all the same, and the workers' own changes are not."""
+"""Damage is heard of and mended with a timer that never fires; the workers' own changes are not heard."""
 
 import time
 from contextlib import contextmanager
