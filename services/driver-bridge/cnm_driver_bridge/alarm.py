@@ -9,8 +9,8 @@ from cnm.lately import Lately
 from cnm.messages.bridge import BridgeNetwork
 from cnm_driver_bridge.bridge import marked
 
-State = tuple[str, bool, int, int]
-"""What of a link a comparison looks at without asking more: name, up, master, MTU."""
+State = tuple[str, str, bool, int, int]
+"""What of a link a comparison looks at without asking more: name, alias, up, master, MTU."""
 
 
 class Alarm:
@@ -67,4 +67,4 @@ class Alarm:
 
 
 def _state(link: Link) -> State:
-    return link.name, link.up, link.master, link.mtu
+    return link.name, link.alias, link.up, link.master, link.mtu
