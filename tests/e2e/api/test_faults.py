@@ -166,7 +166,14 @@ class Place:
         self._serial = 0
 
     def ask(self, verb, body):
-        return self.api.ask(verb, body)
+        """Ask for what has to work, soon: a node that was not heard of for a while is ready again then."""
+        until = time.monotonic() + 20
+        while True:
+            reply, _ = self.api.call(verb, body)
+            if reply.get("error", {}).get("code") not in OPEN or time.monotonic() > until:
+                assert "error" not in reply, reply
+                return reply
+            time.sleep(0.05)
 
     def fresh_id(self):
         self._serial += 1

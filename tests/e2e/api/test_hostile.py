@@ -15,7 +15,7 @@ from .conftest import Within
 
 MEMORY_MIB = 64
 """A worker may hold so much more after an attack than before, a part of which Python gives back late."""
-OUTSTANDING = 4_000
+OUTSTANDING = 2_000
 """More of one client's requests than are ever taken."""
 WORKERS = ("controller", "ipam", "sandbox", "driver-bridge", "port-mapper", "resolver")
 
@@ -119,6 +119,7 @@ def flood(subject, body, *, distinct=False):
     return attack
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("subject", "body"),
     [
