@@ -93,7 +93,7 @@ CLAIM_RENEW_S = 1.5
 MAX_REQUEST_ID = 256
 WAITING_PER_ANSWERED = 32
 MOST_WAITING_BYTES = 64 * 1024 * 1024
-REFUSE_FOR_S = 0.004
+TAKE_FOR_S = 0.004
 STOP_S = 5.0
 CLOSED_PERIOD_S = 1.0
 
@@ -548,13 +548,13 @@ class _Answerer:
         except CnmError as error:
             if request._msg.reply:
                 await self._reply(request, *_refusal(error))
-            await self._pause()
         else:
             self._tasks.create_task(self._answer(route, request))
+        await self._pause()
 
     async def _pause(self) -> None:
         """Let others have a turn now and then: nats-py goes through all that has come without a pause."""
-        if time.monotonic() - self._paused > REFUSE_FOR_S:
+        if time.monotonic() - self._paused > TAKE_FOR_S:
             await asyncio.sleep(0)
             self._paused = time.monotonic()
 
@@ -605,12 +605,12 @@ class _Answerer:
             return _refusal(_told(error, request.subject, trace.trace_id))
 
     async def _handle(self, route: Route, request: Request) -> tuple[bytes, dict[str, str]]:
-        command = decode(route.command, request.data, check=route.check)
         async with AsyncExitStack() as held:
             with waiting_for("requests that came before it"):
+                await held.enter_async_context(self._admission[route.urgent].turn(_client_of(request)))
+                command = decode(route.command, request.data, check=route.check)
                 if route.order_by is not None:
                     await held.enter_async_context(self._order.turn(route.order_by(command)))
-                await held.enter_async_context(self._admission[route.urgent].turn(_client_of(request)))
                 await held.enter_async_context(self._room[route.urgent])
             return encode(await route.handler(command)), {}
 

@@ -4,6 +4,7 @@ msgspec stops at the first fault; a client of CNM is told *every* fault, so a bo
 once more, field by field, and what is sound of it is checked further.
 """
 
+import functools
 import inspect
 import itertools
 import types
@@ -112,6 +113,9 @@ def decode_trusted(kind: type[Reply_co], body: bytes) -> Reply_co:
     return found
 
 
+_fields_of = functools.cache(msgspec.structs.fields)
+
+
 def check_size(body: bytes) -> None:
     """Refuse a body that is too large.
 
@@ -193,7 +197,7 @@ def _sound(kind: Any, value: Any, stand_ins: Sequence[Any], *, guess: bool = Fal
     inner = _inner(kind, value)
     if _is_struct(inner) and isinstance(value, dict):
         sound: dict[str, Any] = {}
-        for field in msgspec.structs.fields(inner):
+        for field in _fields_of(inner):
             given = field.encode_name in value
             part = msgspec.UNSET
             if given:
@@ -281,7 +285,7 @@ def _walk(kind: Any, value: Any, path: str) -> Iterator[Fault]:
 
 
 def _walk_struct(kind: type[msgspec.Struct], value: Mapping[str, Any], path: str) -> Iterator[Fault]:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = {field.encode_name: field for field in _fields_of(kind)}
     for name, item in value.items():
         where = f"{path}.{name}" if path else name
         if name in fields:
