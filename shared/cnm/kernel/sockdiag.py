@@ -19,14 +19,19 @@ TAKES: Mapping[Protocol, str] = {"tcp": LISTENING, "udp": UDP_UNCONNECTED, "sctp
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that holds a socket: one that ``listens``, or the near end of a connection of its own."""
+    """The process that holds a socket: one that ``listens``, or the near end of a connection of its own.
+
+    Of one that is not ours to see, ``pid`` is 0, and only the ``user`` is known, by number.
+    """
 
     pid: int
     command: str
+    user: int
     listens: bool = True
 
     def __str__(self) -> str:
-        return f"{self.command} (pid {self.pid})" + ("" if self.listens else " for a connection that it made")
+        who = f"{self.command} (pid {self.pid})" if self.pid else f"a process of user {self.user}"
+        return who + ("" if self.listens else " for a connection that it made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class BoundSocket:
     address: Address
     port: int
     state: str
+    user: int
     inode: int
 
 
@@ -43,14 +49,14 @@ def parse_socket(line: str) -> BoundSocket:
     """Decode one line, the head of the table not among them."""
     fields = line.split()
     raw, _, port = fields[1].partition(":")
-    return BoundSocket(_address(raw), int(port, 16), fields[3], int(fields[9]))
+    return BoundSocket(_address(raw), int(port, 16), fields[3], int(fields[7]), int(fields[9]))
 
 
 def parse_endpoint(line: str) -> Iterator[BoundSocket]:
     """Decode one line of /proc/net/sctp/eps, which lists those that listen."""
     fields = line.split()
     for text in fields[8:]:
-        yield BoundSocket(parse_address(text), int(fields[5]), LISTENING, int(fields[7]))
+        yield BoundSocket(parse_address(text), int(fields[5]), LISTENING, int(fields[6]), int(fields[7]))
 
 
 def _address(raw: str) -> Address:
@@ -61,16 +67,16 @@ def _address(raw: str) -> Address:
 
 
 def find_holder(protocol: Protocol, address: Address | None, port: int) -> Holder | None:
-    """Return who keeps a socket from being bound to an address (None is every one), or None if unknown.
+    """Return who keeps a socket from being bound to an address (None is every one), or None if nobody seems to.
 
-    A process is not seen from within another's pid namespace.
+    A process is not seen from within another's pid namespace, nor what it has open without CAP_SYS_PTRACE, and
+    CAP_DAC_READ_SEARCH where it is another user's.
     """
     clashing = [found for found in _sockets(protocol) if found.inode and _clashes(found, address, port)]
-    listens = [found.inode for found in clashing if found.state == TAKES[protocol]]
+    listens = [found for found in clashing if found.state == TAKES[protocol]]
     # A connection has its port for itself, unless it was accepted: then the listener is in the way.
-    inode = next(iter(listens or (found.inode for found in clashing)), 0)
-    holder = _holder(inode) if inode else None
-    return holder and replace(holder, listens=bool(listens))
+    first = next(iter(listens or clashing), None)
+    return None if first is None else replace(_holder(first), listens=bool(listens))
 
 
 def listening(protocol: Protocol, port: int) -> list[Address]:
@@ -104,12 +110,12 @@ def _clashes(found: BoundSocket, address: Address | None, port: int) -> bool:
     return found.address.is_unspecified and (found.address.version in (6, address.version))
 
 
-def _holder(inode: int) -> Holder | None:
-    wanted = f"socket:[{inode}]"
+def _holder(found: BoundSocket) -> Holder:
+    wanted = f"socket:[{found.inode}]"
     for process in PROC.iterdir():
         if process.name.isdigit() and wanted in _open_files(process):
-            return Holder(int(process.name), _command(process))
-    return None
+            return Holder(int(process.name), _command(process), found.user)
+    return Holder(0, "", found.user)
 
 
 def _open_files(process: Path) -> Iterator[str]:

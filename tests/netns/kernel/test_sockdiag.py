@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnm.kernel import netns
+from cnm.kernel import netns, sockdiag
 from cnm.kernel.rtnl import Rtnl, SetLink
 from cnm.kernel.sockdiag import find_holder, listening
 
@@ -49,6 +49,13 @@ def test_holder_is_named(host, held):
     assert find(host, "tcp", address("127.0.0.1"), 8081) is None
     assert find(host, "udp", address("127.0.0.1"), 8080) is None
     assert find(host, "sctp", None, 8080) is None
+
+
+def test_holder_that_is_not_to_be_seen_is_named_by_its_user(host, held, monkeypatch, tmp_path):
+    monkeypatch.setattr(sockdiag, "PROC", tmp_path)
+    held(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1", 8080)
+    assert str(find(host, "tcp", None, 8080)) == f"a process of user {os.getuid()}"
+    assert find(host, "tcp", None, 8081) is None
 
 
 def test_wildcards_hold_every_address(host, held):
