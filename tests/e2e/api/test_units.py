@@ -133,7 +133,9 @@ def installation(prepared, tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def deployed(installation):
-    let_nobody_in(installation, *(ROOT / each for each in (".venv", "shared", "services")), Path(sys.base_prefix))
+    let_nobody_in(
+        installation, *(ROOT / each for each in (".venv", "shared", "services", "cli")), Path(sys.base_prefix)
+    )
     made = Deployed(installation)
     try:
         config = installation.folder / "nats.conf"
