@@ -83,6 +83,11 @@ local function drop_claims(saga)
   redis.call('HDEL', P .. 'journal', saga)
   redis.call('ZREM', P .. 'leases', saga)
 end
+local function move_clock()  -- by the time: what a server lost and counts anew is no moment that anybody knows
+  local t = redis.call('TIME')
+  local next = math.max(t[1] * 1000000 + t[2], (tonumber(redis.call('GET', P .. 'clock')) or 0) + 1)
+  redis.call('SET', P .. 'clock', string.format('%.0f', next))
+end
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -176,7 +181,7 @@ for _, key in ipairs(A['shared']) do
 end
 redis.call('HSET', P .. 'journal', saga, ARGV[2])
 redis.call('ZADD', P .. 'leases', now_ms() + A['lease_ms'], saga)
-redis.call('INCR', P .. 'clock')
+move_clock()
 return {'ok'}
 """
 )
@@ -220,7 +225,7 @@ for _, e in ipairs(A['events']) do
 end
 local r = A['reply']
 if r then keep_reply(P .. 'request:' .. r[1], r[2], r[3], ARGV[3], r[4], P .. 'requests') end
-redis.call('INCR', P .. 'clock')
+move_clock()
 redis.call('SET', P .. 'committed:' .. saga, cjson.encode(revisions), 'PX', A['remember_ms'])
 if A['after'] then
   drop_held(saga)
@@ -238,7 +243,7 @@ _FINISH = (
 local entry = redis.call('HGET', P .. 'journal', A['id'])
 if entry and cjson.decode(entry)['owner'] == A['owner'] then
   drop_claims(A['id'])
-  redis.call('INCR', P .. 'clock')
+  move_clock()
 end
 return 1
 """

@@ -55,6 +55,27 @@ async def test_hundreds_ask_at_once(redis):
     assert begun == [None] * 300
 
 
+async def test_what_was_lost_and_written_anew_is_no_moment_that_is_known(redis):
+    store, clock = RedisStore(redis), redis_store.PREFIX + "clock"
+    known = []
+    for id in "ab":
+        before = await redis.get(clock) or b"0"
+        await store.begin(saga(id), Claims(), lease_ms=60_000)
+        await store.commit(saga(id), Changes(puts=(document(id),)))
+        known.append((await store.snapshot(["network"])).clock)
+        await redis.set(clock, before)  # as a server that lost its last writes
+    assert len(set(known)) == 2
+    found = await store.snapshot(["network"], known_clock=known[0])
+    assert found.documents is not None
+
+
+async def test_clock_of_the_store_goes_on_where_the_machines_goes_back(redis):
+    store, clock = RedisStore(redis), redis_store.PREFIX + "clock"
+    await redis.set(clock, later := 4_000_000_000_000_000)
+    await store.begin(saga("s"), Claims(), lease_ms=60_000)
+    assert (await store.snapshot(["network"])).clock == later + 1
+
+
 async def test_cancelled_call_leaves_the_connection_usable(redis):
     store = RedisStore(redis)
     for number in range(50):
