@@ -170,7 +170,7 @@ def redis_server() -> Iterator[str]:
     """Run a server like the embedded one, for as long as the body runs."""
     with tempfile.TemporaryDirectory(prefix="cnm-bench-") as folder:
         socket, config = Path(folder) / "s", Path(folder) / "redis.conf"
-        config.write_text(redis_config(listen=socket, data_dir=Path(folder)))
+        config.write_text(redis_config(listen=socket, data_dir=Path(folder), fsync="everysec"))
         with subprocess.Popen([find_redis_server(), config], stdout=subprocess.DEVNULL) as process:
             while not socket.exists():
                 time.sleep(0.01)

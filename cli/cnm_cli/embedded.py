@@ -50,17 +50,18 @@ def find_redis_server() -> Path:
     )
 
 
-def nats_config(*, port: int, store_dir: Path, node: str) -> str:
-    """Write the configuration of the embedded NATS server."""
+def nats_config(*, port: int, store_dir: Path, node: str, fsync: str) -> str:
+    """Write the configuration of the embedded NATS server; its own habit is to sync every other minute."""
+    interval = "always" if fsync == "always" else '"1s"'
     return (
         f'server_name: "{_quotable(node)}"\n'
         f"listen: {LOOPBACK}:{port}\n"
         f"max_payload: {MAX_PAYLOAD}\n"
-        f'jetstream {{ store_dir: "{_quotable(str(store_dir))}" }}\n'
+        f'jetstream {{ store_dir: "{_quotable(str(store_dir))}", sync_interval: {interval} }}\n'
     )
 
 
-def redis_config(*, listen: Path, data_dir: Path) -> str:
+def redis_config(*, listen: Path, data_dir: Path, fsync: str) -> str:
     """Write the configuration of the embedded Redis server: a socket for root only, an append-only file."""
     return (
         "port 0\n"
@@ -69,7 +70,7 @@ def redis_config(*, listen: Path, data_dir: Path) -> str:
         f'dir "{_quotable(str(data_dir))}"\n'
         'save ""\n'
         "appendonly yes\n"
-        "appendfsync everysec\n"
+        f"appendfsync {fsync}\n"
         "daemonize no\n"
     )
 
@@ -86,7 +87,7 @@ def nats_program(settings: Settings, *, port: int) -> Program:
     store_dir = settings.state_dir / "nats"
     _private(store_dir)
     config = settings.run_dir / "nats.conf"
-    config.write_text(nats_config(port=port, store_dir=store_dir, node=settings.node))
+    config.write_text(nats_config(port=port, store_dir=store_dir, node=settings.node, fsync=settings.fsync))
 
     async def ready() -> bool:
         return await _says(await _tcp(port), b"", b"INFO ")
@@ -112,10 +113,10 @@ def redis_program(settings: Settings) -> Program:
     listen = settings.redis_socket
     if len(os.fsencode(listen)) > LONGEST_SOCKET_PATH:
         raise Invalid.at("CNM_RUN_DIR", str(settings.run_dir), f"{listen} is too long for a socket's path")
-    data_dir = settings.state_dir / "redis"
+    data_dir = settings.redis_dir
     _private(data_dir)
     config = settings.run_dir / "redis.conf"
-    config.write_text(redis_config(listen=listen, data_dir=data_dir))
+    config.write_text(redis_config(listen=listen, data_dir=data_dir, fsync=settings.fsync))
 
     async def ready() -> bool:
         return await _says(await _unix(listen), b"PING\r\n", b"+PONG")

@@ -14,6 +14,7 @@ from cnm_cli.embedded import LOOPBACK, free_port, nats_program, redis_program
 from cnm_cli.runtime import Instance, exclusive, write_instance
 from cnm_cli.settings import Settings
 from cnm_cli.supervisor import Program, end_leftovers, supervise
+from cnm_cli.torn import cut_torn_ends
 from cnm_cli.workers import WORKERS, worker_stages
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -41,6 +42,8 @@ async def serve(
             nats_url = f"nats://{LOOPBACK}:{port}"
         if redis_url is None:
             servers.append(redis_program(settings))
+            for file, cut in cut_torn_ends(settings.redis_dir):
+                say(f"redis: cut {cut} bytes off {file}, which ends in what is no command")
             redis_url = f"unix://{settings.redis_socket}"
         instance = Instance(pid=os.getpid(), nats_url=nats_url, redis_url=redis_url, node=settings.node)
         write_instance(settings, instance)

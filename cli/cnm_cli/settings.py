@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from cnm.errors import Invalid
+
 DEFAULT_NATS_PORT = 4222
 DEFAULT_NATS_URL = f"nats://127.0.0.1:{DEFAULT_NATS_PORT}"
+FSYNC = ("everysec", "always")
 
 
 class Settings(NamedTuple):
@@ -21,6 +24,8 @@ class Settings(NamedTuple):
     """None: the embedded server."""
     metrics_address: str | None = None
     """None: no worker serves metrics."""
+    fsync: str = FSYNC[0]
+    """When the embedded servers have the disk write what they acknowledge: every second, or before they do."""
 
     @property
     def pid_dir(self) -> Path:
@@ -33,13 +38,25 @@ class Settings(NamedTuple):
         return self.state_dir / "log"
 
     @property
+    def redis_dir(self) -> Path:
+        """Where the embedded Redis keeps its files."""
+        return self.state_dir / "redis"
+
+    @property
     def redis_socket(self) -> Path:
         """Where the embedded Redis listens, and nowhere else."""
         return self.run_dir / "redis.sock"
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """Read the settings; an empty variable counts as unset."""
+    """Read the settings; an empty variable counts as unset.
+
+    Raises:
+        Invalid: a variable has a value that it cannot have.
+    """
+    fsync = environment.get("CNM_FSYNC") or FSYNC[0]
+    if fsync not in FSYNC:
+        raise Invalid.at("CNM_FSYNC", fsync, f"CNM_FSYNC is {fsync!r}, it can be {' or '.join(FSYNC)}")
     return Settings(
         run_dir=Path(environment.get("CNM_RUN_DIR") or "/run/cnm").absolute(),
         state_dir=Path(environment.get("CNM_STATE_DIR") or "/var/lib/cnm").absolute(),
@@ -47,4 +64,5 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         nats_url=environment.get("CNM_NATS_URL") or None,
         redis_url=environment.get("CNM_REDIS_URL") or None,
         metrics_address=environment.get("CNM_METRICS_ADDRESS") or None,
+        fsync=fsync,
     )

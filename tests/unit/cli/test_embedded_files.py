@@ -7,26 +7,28 @@ from cnm_cli.embedded import find_listener, nats_config, redis_config
 
 
 def test_nats_listens_on_loopback_only_and_takes_bodies_that_are_too_large() -> None:
-    assert nats_config(port=4222, store_dir=Path("/var/lib/cnm/nats"), node="n1") == (
-        'server_name: "n1"\nlisten: 127.0.0.1:4222\nmax_payload: 16MB\njetstream { store_dir: "/var/lib/cnm/nats" }\n'
+    assert nats_config(port=4222, store_dir=Path("/var/lib/cnm/nats"), node="n1", fsync="everysec") == (
+        'server_name: "n1"\nlisten: 127.0.0.1:4222\nmax_payload: 16MB\n'
+        'jetstream { store_dir: "/var/lib/cnm/nats", sync_interval: "1s" }\n'
     )
 
 
 def test_redis_listens_on_its_socket_only_and_keeps_an_append_only_file() -> None:
-    lines = redis_config(listen=Path("/run/cnm/redis.sock"), data_dir=Path("/var/lib/cnm/redis")).splitlines()
+    folder = Path("/var/lib/cnm/redis")
+    lines = redis_config(listen=Path("/run/cnm/redis.sock"), data_dir=folder, fsync="always").splitlines()
     assert lines[:4] == [
         "port 0",
         'unixsocket "/run/cnm/redis.sock"',
         "unixsocketperm 700",
         'dir "/var/lib/cnm/redis"',
     ]
-    assert {"appendonly yes", "appendfsync everysec"} <= set(lines)
+    assert {"appendonly yes", "appendfsync always"} <= set(lines)
 
 
 @pytest.mark.parametrize("node", ['n"1', "n\n1", "$n", "n\\1"])
 def test_name_that_would_break_the_configuration_is_refused(node: str) -> None:
     with pytest.raises(Invalid, match="holds a quote"):
-        nats_config(port=1, store_dir=Path("/s"), node=node)
+        nats_config(port=1, store_dir=Path("/s"), node=node, fsync="always")
 
 
 HEADINGS = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"

@@ -19,6 +19,13 @@ def test_empty_variable_counts_as_unset() -> None:
     assert from_environment({"CNM_NATS_URL": "", "CNM_RUN_DIR": ""}).nats_url is None
 
 
+def test_disk_is_waited_for_when_asked_to() -> None:
+    assert from_environment({}).fsync == "everysec"
+    assert from_environment({"CNM_FSYNC": "always"}).fsync == "always"
+    with pytest.raises(Invalid, match="CNM_FSYNC is 'never', it can be everysec or always"):
+        from_environment({"CNM_FSYNC": "never"})
+
+
 def test_relative_directories_become_absolute() -> None:
     assert from_environment({"CNM_RUN_DIR": "here"}).run_dir == Path.cwd() / "here"
 
