@@ -24,7 +24,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
-from nats.js.api import Header, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header, StreamConfig
 from nats.js.errors import NoStreamResponseError, NotFoundError
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
@@ -72,7 +72,7 @@ from cnm.errors import (
 )
 from cnm.messages.message import Command, check_size, decode, decode_trusted, encode, schema
 from cnm.nats_access import access, is_refusal, without_secrets
-from cnm.store import OutgoingEvent
+from cnm.store import OutgoingEvent, RecalledEvent
 from cnm.types import node_token
 
 R = TypeVar("R")
@@ -81,6 +81,7 @@ ORIGIN_ID = "Cnm-Origin-Request-Id"
 """Tells a worker which client's request it works for; unlike ``Cnm-Request-Id`` it makes nothing idempotent."""
 
 STREAM = "CNM_EVENTS"
+EVENTS = "cnm.v1.event.>"
 RETRY_FIRST_S = 0.02
 RETRY_LAST_S = 0.25
 RETRY_FOR_S = 3.0
@@ -88,6 +89,7 @@ GRACE_S = 0.25
 """How much longer a client waits than it says, so that it hears of its deadline from the worker."""
 RESEND_S = 1.5
 STREAM_READY_S = 10.0
+RECALL_TIMEOUT_S = 5.0
 CLAIM_LEASE_S = 5.0
 CLAIM_RENEW_S = 1.5
 MAX_REQUEST_ID = 256
@@ -357,6 +359,38 @@ class NatsBus:
             event.subject, event.body.encode(), headers={MESSAGE_ID: event.id}, timeout=5
         )
 
+    async def recall(self, limit: int) -> list[RecalledEvent]:
+        """Return the last events of the stream, so many at most, oldest first.
+
+        Raises:
+            Unavailable: the stream cannot be reached.
+        """
+        found: list[RecalledEvent] = []
+        stream = self.client.jetstream()
+        try:
+            self._require_line()
+            state = (await stream.stream_info(STREAM)).state
+            where = ConsumerConfig(
+                ack_policy=AckPolicy.NONE,
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=max(state.first_seq, state.last_seq - limit + 1, 1),
+            )
+            if not state.messages:
+                return []
+            consumer = await stream.subscribe(EVENTS, stream=STREAM, ordered_consumer=True, config=where)
+            try:
+                while not found or found[-1].sequence < state.last_seq:
+                    message = await consumer.next_msg(timeout=RECALL_TIMEOUT_S)
+                    sequence = message.metadata.sequence.stream
+                    found.append(RecalledEvent(sequence=sequence, subject=message.subject, body=message.data))
+            finally:
+                await consumer.unsubscribe()
+        except NotFoundError:
+            return []
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the event stream cannot be read: {error!r}") from None
+        return found
+
     async def nudge(self, node: str) -> None:
         """Tell the workers of a node that one mended something: what leans on it may have to be mended now."""
         await self.client.publish(_mended(node))
@@ -378,7 +412,7 @@ class NatsBus:
         stream = self.client.jetstream()
         config = StreamConfig(
             name=STREAM,
-            subjects=["cnm.v1.event.>"],
+            subjects=[EVENTS],
             max_age=7 * 24 * 3600,
             max_bytes=512 * 1024 * 1024,
             duplicate_window=120,

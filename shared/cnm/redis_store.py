@@ -392,6 +392,11 @@ class RedisStore:
         rows = await self._run(self._expired, {"owner": owner, "lease_ms": lease_ms, "limit": limit})
         return [msgspec.json.decode(row, type=Entry) for row in rows]
 
+    async def server(self) -> str:
+        async with translated():
+            found: Any = await self._redis.info("server")
+        return str(found["run_id"])
+
     async def _run(self, script: Any, asked: Any, *more: bytes) -> Any:
         async with translated():
             return await script(keys=[PREFIX], args=[msgspec.json.encode(asked), *more])

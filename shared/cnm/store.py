@@ -58,6 +58,14 @@ class OutgoingEvent(msgspec.Struct, frozen=True, kw_only=True):
     body: str
 
 
+class RecalledEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as it stands in the stream."""
+
+    sequence: int
+    subject: str
+    body: bytes
+
+
 class Compensation(msgspec.Struct, frozen=True, kw_only=True):
     """A command, as sent, that undoes a step or finishes what a commit began."""
 
@@ -210,6 +218,10 @@ class Store(Protocol):
         Each comes with an owner made for this take-over, so that whoever began it can no longer commit it, even
         within the same process.
         """
+        ...
+
+    async def server(self) -> str:
+        """Return who keeps the store; it is another when the store was started anew."""
         ...
 
 

@@ -119,6 +119,7 @@ class MemoryStore:
         self._names: dict[tuple[str, str, str], str] = {}
         self._leases: dict[str, int] = {}
         self._committed: dict[str, list[Document]] = {}
+        self.name = "memory"
         self._clock = 0
         self._takeovers = 0
 
@@ -266,6 +267,10 @@ class MemoryStore:
             self._leases[saga] = self._now_ms() + lease_ms
             taken.append(entry)
         return taken
+
+    async def server(self) -> str:
+        await _reach(self.down)
+        return self.name
 
 
 @dataclass

@@ -12,6 +12,7 @@ from cnm_controller.controller import Controller
 from cnm_controller.founding import found
 from cnm_controller.handlers import routes
 from cnm_controller.ledger import Ledger
+from cnm_controller.losses import Losses
 from cnm_controller.redis_ipam_drivers import RedisIpamDrivers
 from cnm_controller.redis_nodes import RedisNodes
 from cnm_controller.sagas import Sagas
@@ -35,7 +36,8 @@ async def controller(worker: Worker) -> AsyncIterator[Service]:
         for task in (relay.run(), sagas.keep_leases(), sagas.recover()):
             worker.tasks.create_task(task)
         await found(sagas)
-        for task in (bookkeeping.keep(parts), bookkeeping.keep_replaying(parts)):
+        lost = Losses(store, redis_store.RedisOutbox(redis), worker.bus.recall, sagas)
+        for task in (bookkeeping.keep(parts), bookkeeping.keep_replaying(parts), lost.watch()):
             worker.tasks.create_task(task)
         yield Service(routes=routes(parts), replies=RedisReplies(redis))
 

@@ -27,6 +27,7 @@ from cnm.errors import (
 )
 from cnm.messages.message import Command
 from cnm.nats_bus import NatsBus, _settled, connect
+from cnm.store import OutgoingEvent
 from cnm.testing import MemoryReplies
 
 CODES = {
@@ -120,6 +121,22 @@ def faults(reply):
     for each in error["details"]["fields"]:
         assert set(each) == {"field", "value", "reason"}
     return [each["field"] for each in error["details"]["fields"]]
+
+
+async def test_last_events_are_recalled_in_order(line):
+    bus = NatsBus(await line())
+    assert await bus.recall(10) == []
+    await bus.ensure_stream()
+    assert await bus.recall(10) == []
+    for number in range(5):
+        await bus.publish_event(OutgoingEvent(id=f"{number}", subject=f"cnm.v1.event.x.made.{number}", body="{}"))
+    recalled = await bus.recall(3)
+    assert [(each.sequence, each.subject[-1], each.body) for each in recalled] == [
+        (3, "2", b"{}"),
+        (4, "3", b"{}"),
+        (5, "4", b"{}"),
+    ]
+    assert len(await bus.recall(10)) == 5
 
 
 async def test_request_is_answered_without_error_headers(served, client):
