@@ -73,6 +73,7 @@ class Nftables:
     def remove(self, network_id: str) -> Sequence[str]:
         """Remove a network's rules, and the open ports of its endpoints; return the steps that it took."""
         key = short(network_id)
+        self._blocks.pop(network_id, None)
 
         def stale(found: Standing) -> list[str]:
             return [key, *(owner for owner in found.endpoints.values() if network_of(owner) == key)]
@@ -122,6 +123,7 @@ class Nftables:
         if self._elements.generation() != self._generation:
             self._found = self._settled = None
         blocks = [self._block(network) for network in networks]
+        self._blocks = {identity: self._blocks[identity] for network in networks if (identity := network.network_id)}
         blocks += (wanted for each in attachments if each.open_ports and (wanted := ports_block(each)).members)
         return blocks, {short(identity) for identity in keep}
 

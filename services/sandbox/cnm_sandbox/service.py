@@ -1,5 +1,6 @@
 """The sandbox worker's parts, put together."""
 
+import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,9 @@ from cnm_sandbox.node import LinuxNode, Onlooker
 from cnm_sandbox.probe import probe
 from cnm_sandbox.reconcile import Converged
 from cnm_sandbox.rounds import Rounds
+
+MOST_LINKS = 10_000
+"""So many links that were found to be ours are remembered."""
 
 
 class SandboxService:
@@ -116,6 +120,8 @@ class SandboxService:
             return False
         strangers = await self._thread.run(node_routes.read_strangers, unknown)
         self._ours |= unknown - strangers
+        if len(self._ours) > MOST_LINKS:  # the newest have the highest numbers
+            self._ours = set(heapq.nlargest(MOST_LINKS // 2, self._ours))
         return bool(strangers)
 
     async def address(self) -> Address | None:

@@ -1,11 +1,13 @@
 """The whole comparison: what is missing is made, what is ours and too much goes, strangers stay."""
 
+import gc
 from pathlib import Path
 
 import pytest
 
 from cnm.kernel import netns
 from cnm.kernel.rtnl import CreateBridge, CreateVeth, Rtnl
+from cnm_driver_bridge.blocks import Block
 from cnm_driver_bridge.config import Config
 
 
@@ -227,3 +229,14 @@ def test_what_changed_is_noticed_without_looking_at_everything(
         point.namespace, "-6", "route", "show", "default"
     )
     assert {each["gateway"] for each in defaults} == {str(each.ip) for each in network.bridge_addresses}
+
+
+def test_nothing_is_remembered_of_networks_that_went(driver, make_network):
+    for number in range(1, 6):
+        driver.ensure(make_network(number))
+        driver.remove(make_network(number))
+    for number in range(6, 11):
+        driver.converge([make_network(number)])
+    driver.converge([])
+    gc.collect()
+    assert [each.owner for each in gc.get_objects() if isinstance(each, Block)] == []
