@@ -66,18 +66,18 @@ def test_connection_is_read_in_both_directions():
 
 def test_lines_of_socket_tables_are_read():
     # Quoted from a little-endian machine.
-    four = "  0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 4711 1 0 100 0 0 10 0"
+    four = "  0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  33 0 4711 1 0 100 0 0 10 0"
     six = (
         "  1: 00000000000000000000000001000000:01BB 00000000000000000000000000000000:0000 "
         "0A 00000000:00000000 00:00000000 00000000  0 0 4712 1 0 100 0 0 10 0"
     )
-    assert parse_socket(four) == BoundSocket(address("127.0.0.1"), 8080, "0A", 4711)
-    assert parse_socket(six) == BoundSocket(address("::1"), 443, "0A", 4712)
+    assert parse_socket(four) == BoundSocket(address("127.0.0.1"), 8080, "0A", 33, 4711)
+    assert parse_socket(six) == BoundSocket(address("::1"), 443, "0A", 0, 4712)
 
 
 def test_lines_of_the_table_of_sctp_are_read_one_an_address():
-    line = " ffff9d2b 2b1c6e00 2   10  27   3868      0 4713 192.0.2.1 fd00:0000:0000:0000:0000:0000:0000:0001 "
+    line = " ffff9d2b 2b1c6e00 2   10  27   3868      7 4713 192.0.2.1 fd00:0000:0000:0000:0000:0000:0000:0001 "
     assert list(parse_endpoint(line)) == [
-        BoundSocket(address("192.0.2.1"), 3868, "0A", 4713),
-        BoundSocket(address("fd00::1"), 3868, "0A", 4713),
+        BoundSocket(address("192.0.2.1"), 3868, "0A", 7, 4713),
+        BoundSocket(address("fd00::1"), 3868, "0A", 7, 4713),
     ]
