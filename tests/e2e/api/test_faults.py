@@ -24,7 +24,7 @@ from .test_chaos import check_events, events_since
 from .test_crashes import consistent
 from .wire import Wire, serving
 
-WANTED = os.environ.get("CNM_FAULTS", "24")
+WANTED = os.environ.get("CNM_FAULTS", "12")
 """How many cases, ``all``, or words that a case's name holds."""
 SEED = int(os.environ.get("CNM_FAULTS_SEED", "1"))
 DEADLINE_MS = 2500
