@@ -5,6 +5,7 @@ The adapter to NATS is ``nats_bus``; the one inside a process, for tests, is in 
 
 import asyncio
 import dataclasses
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -195,6 +196,11 @@ def in_passing() -> Iterator[None]:
         yield
     finally:
         set_current_call(call)
+
+
+def subject_class(subject: str) -> str:
+    """Write a subject without the node or the IPAM driver in it, for the names of spans and metrics."""
+    return re.sub(r"^(cnm\.v1\.(?:on|ipam\.driver))\.[^.]+\.", r"\1.", subject)
 
 
 def parse_deadline_ms(text: str | None) -> int:

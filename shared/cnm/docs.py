@@ -1,8 +1,9 @@
-"""Write the documentation of the messages from their classes: ``python -m cnm.docs``.
+"""Write the documentation of messages and metrics from their declarations: ``python -m cnm.docs``.
 
-Into ``docs``: ``subjects.md`` for people, ``asyncapi.json`` for tools, and ``schemas/<subject>.json`` with what a
-command takes and replies. A schema that would lose, rename or retype a field is not written unless ``--breaking``
-says that this is meant. ``--check`` writes nothing, and exits 1 when something is out of date.
+Into ``docs``: ``subjects.md`` and ``metrics.md`` for people, ``asyncapi.json`` for tools, and
+``schemas/<subject>.json`` with what a command takes and replies. A schema that would lose, rename or retype a field
+is not written unless ``--breaking`` says that this is meant. ``--check`` writes nothing, and exits 1 when something
+is out of date.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import msgspec
 from cnm.errors import BY_CODE, ErrorReply
 from cnm.messages import COMMANDS, EVENTS
 from cnm.messages.message import Command, Event, schema, unindented
+from cnm.metrics_page import metrics_page
 from cnm.types import SCHEMA_FORMATS
 from cnm.version import VERSION
 
@@ -48,7 +50,11 @@ def every_command() -> Iterator[tuple[str, Kind]]:
 
 def generate(services: Path = ROOT / "services") -> dict[str, str]:
     """Return what each file under ``docs`` should hold."""
-    files = {"subjects.md": subjects_page(raised_codes(services)), "asyncapi.json": _text(asyncapi())}
+    files = {
+        "subjects.md": subjects_page(raised_codes(services)),
+        "metrics.md": metrics_page(),
+        "asyncapi.json": _text(asyncapi()),
+    }
     for _, command in every_command():
         files[schema_file(command)] = _text(schemas_of(command))
     return files

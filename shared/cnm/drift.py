@@ -1,12 +1,14 @@
 """A worker tells the controller what it found to differ, so that it is published."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
 from cnm.errors import CnmError
-from cnm.messages.drift import Difference, ReportDrift
+from cnm.messages.drift import DRIFT_KINDS, Difference, ReportDrift
+from cnm.metrics import DRIFT_FOUND, DRIFT_REPAIRED, Sample
+from cnm.tally import Counts
 
 SHOWN = 50
 AT_ONCE = 200
@@ -22,6 +24,25 @@ def shortened(steps: Sequence[str]) -> list[str]:
     return [*steps] if rest <= 0 else [*steps[:SHOWN], f"and {rest} more"]
 
 
+class DriftCounts:
+    """How often what differed was found, and mended, by what it was; what a worker can find begins with 0."""
+
+    def __init__(self, worker: str) -> None:
+        self._found = Counts({(kind,): 0 for kind in DRIFT_KINDS.get(worker, ())})
+        self._repaired = Counts(self._found)
+
+    def add(self, differences: Iterable[Difference]) -> None:
+        """Count differences."""
+        for each in differences:
+            self._found.add(each.what)
+            if each.repaired:
+                self._repaired.add(each.what)
+
+    def samples(self) -> list[Sample]:
+        """Return what was counted."""
+        return [*DRIFT_FOUND.each(self._found), *DRIFT_REPAIRED.each(self._repaired)]
+
+
 class DriftReports:
     """Keeps what is to be told until the controller has taken it.
 
@@ -29,7 +50,8 @@ class DriftReports:
     is another, or gone in between.
     """
 
-    def __init__(self, send: Callable[[ReportDrift], Awaitable[object]], *, node: str) -> None:
+    def __init__(self, send: Callable[[ReportDrift], Awaitable[object]], *, node: str, worker: str = "") -> None:
+        self.counts = DriftCounts(worker)
         self._send = send
         self._node = node
         self._waiting: list[ReportDrift] = []
@@ -45,6 +67,7 @@ class DriftReports:
                 if seen[each] == 2:
                     told.append(each)
         self._unrepaired = seen
+        self.counts.add(told)
         for start in range(0, len(told), AT_ONCE):
             report = ReportDrift(id=secrets.token_hex(16), node=self._node, differences=told[start : start + AT_ONCE])
             self._waiting.append(report)

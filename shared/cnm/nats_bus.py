@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import itertools
 import os
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -53,6 +52,7 @@ from cnm.bus import (
     kept,
     parse_deadline_ms,
     set_current_call,
+    subject_class,
     waiting_for,
 )
 from cnm.cancelling import end
@@ -73,6 +73,7 @@ from cnm.errors import (
 from cnm.messages.message import Command, check_size, decode, decode_trusted, encode, schema
 from cnm.nats_access import access, is_refusal, without_secrets
 from cnm.store import OutgoingEvent, RecalledEvent
+from cnm.tally import Requests
 from cnm.types import node_token
 
 R = TypeVar("R")
@@ -201,6 +202,7 @@ class NatsBus:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.requests = Requests()
         self._inbox = _Inbox(client)
 
     async def ask(self, command: Command[R], *, node: str | None = None) -> R:
@@ -228,7 +230,9 @@ class NatsBus:
         """
         call = current_call()
         left_s = call.left_s() if call else (deadline_ms or DEFAULT_DEADLINE_MS) / 1000
-        with telemetry.span(f"send {subject_class(subject)}", kind="client", **{"messaging.system": "nats"}):
+        about = subject_class(subject)
+        span = telemetry.span(f"send {about}", kind="client", **{"messaging.system": "nats"})
+        with self.requests.asking(about), span:
             headers: dict[str, str] = {}
             trace = telemetry.current_trace()
             if trace is not None:
@@ -315,7 +319,7 @@ class NatsBus:
         metadata = {"node": node} if node else {}
         config = ServiceConfig(name=name, version=version, description=description, metadata=metadata)
         async with asyncio.TaskGroup() as tasks:
-            answerer = _Answerer(self.client, tasks, replies, limit)
+            answerer = _Answerer(self.client, tasks, replies, limit, self.requests)
             service = Service(self.client, config)
             watching = tasks.create_task(self._watch_line())
             try:
@@ -488,11 +492,6 @@ def _endpoint(route: Route, answerer: "_Answerer", *, queue: str, node: str | No
     )
 
 
-def subject_class(subject: str) -> str:
-    """Write a subject without the node in it, for span names."""
-    return re.sub(r"^cnm\.v1\.on\.[^.]+\.", "cnm.v1.on.", subject)
-
-
 class _Inbox:
     """Where replies arrive: one subscription, and a queue a request, since a command may be sent more than once."""
 
@@ -559,8 +558,11 @@ def _client_of(request: Request) -> str:
 class _Answerer:
     """Answers requests, each in a task of its own."""
 
-    def __init__(self, client: Client, tasks: asyncio.TaskGroup, replies: Replies | None, limit: int) -> None:
+    def __init__(
+        self, client: Client, tasks: asyncio.TaskGroup, replies: Replies | None, limit: int, requests: Requests
+    ) -> None:
         self.stopping = False
+        self._requests = requests
         self._client = client
         self._tasks = tasks
         self._replies = replies
@@ -580,6 +582,7 @@ class _Answerer:
             check_size(request.data)
             self._admission[route.urgent].take(_client_of(request), len(request.data))
         except CnmError as error:
+            self._requests.answer(subject_class(route.command.subject), str(error.status), 0.0)
             if request._msg.reply:
                 await self._reply(request, *_refusal(error))
         else:
@@ -594,11 +597,15 @@ class _Answerer:
 
     async def _answer(self, route: Route, request: Request) -> None:
         arrived = time.monotonic()
+        self._requests.open += 1
         try:
             body, headers = await self._outcome(route, request, arrived)
+            subject = subject_class(route.command.subject)
+            self._requests.answer(subject, headers.get(ERROR_CODE), time.monotonic() - arrived)
             if request._msg.reply:
                 await self._reply(request, body, headers)
         finally:
+            self._requests.open -= 1
             self._admission[route.urgent].give_back(_client_of(request), len(request.data))
 
     async def _reply(self, request: Request, body: bytes, headers: dict[str, str]) -> None:

@@ -21,15 +21,18 @@ import msgspec
 import structlog
 import uvloop
 
-from cnm import settings, telemetry
+from cnm import nats_metrics, settings, telemetry
 from cnm.bus import Route
 from cnm.cancelling import end
 from cnm.drift import DriftReports
 from cnm.errors import CnmError, Unavailable
 from cnm.messages.drift import Compare, Comparison, Difference
 from cnm.messages.node import Heartbeat
+from cnm.metrics import COMPARED, COMPARISON_TIMES, COMPARISONS, Check, Sample, Source
 from cnm.nats_bus import NatsBus, Replies, connect
+from cnm.scrape import Scrape
 from cnm.settings import WorkerSettings
+from cnm.tally import Turns
 from cnm.version import VERSION
 
 HEARTBEAT_PERIOD_S = 2.0
@@ -54,10 +57,15 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What a service yields: its routes, and where its kept replies are, if its verbs are a client's."""
+    """What a service yields: its routes, and where its kept replies are, if its verbs are a client's.
+
+    ``sources`` are read by whoever looks at its metrics; ``checks`` say whether it has what it needs.
+    """
 
     routes: Sequence[Route]
     replies: Replies | None = None
+    sources: Sequence[Source] = ()
+    checks: Sequence[Check] = ()
 
 
 Build = Callable[[Worker], AbstractAsyncContextManager[Service]]
@@ -84,6 +92,26 @@ def run(name: str, build: Build, *, description: str = "", on_node: bool = False
 
 async def _live(name: str, build: Build, *, description: str, on_node: bool) -> None:
     own = settings.from_environment()
+    scrape = Scrape(worker=name, node=own.node)
+    async with _shown(scrape, own):
+        await _work(name, build, own, scrape, description=description, on_node=on_node)
+
+
+@asynccontextmanager
+async def _shown(scrape: Scrape, own: WorkerSettings) -> AsyncIterator[None]:
+    """Serve metrics and health as long as the body runs, where the settings say so."""
+    if own.metrics_address is None:
+        yield
+        return
+    from cnm.prometheus import serving  # noqa: PLC0415  # a fifth of a second, for those who want it
+
+    async with serving(scrape, *own.metrics_address):
+        yield
+
+
+async def _work(
+    name: str, build: Build, own: WorkerSettings, scrape: Scrape, *, description: str, on_node: bool
+) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -98,12 +126,14 @@ async def _live(name: str, build: Build, *, description: str, on_node: bool) -> 
 
     telemetry.setup(name, node=own.node if on_node else None, ship=ship)
     bus = NatsBus(client)
+    scrape.sources += nats_metrics.sources(bus)
+    scrape.checks.append(nats_metrics.check(bus))
     node = own.node if on_node else None
     try:
         async with asyncio.TaskGroup() as tasks:
             worker = Worker(name=name, settings=own, bus=bus, tasks=tasks)
             up = asyncio.Event()
-            main = tasks.create_task(_serve(worker, build, description, node, stopping, up))
+            main = tasks.create_task(_serve(worker, build, scrape, description, node, stopping, up))
             tasks.create_task(_give_up(main, stopping, up))
             with contextlib.suppress(asyncio.CancelledError):
                 await main
@@ -122,16 +152,26 @@ async def _give_up(main: asyncio.Task[None], stopping: asyncio.Event, up: asynci
 
 
 async def _serve(
-    worker: Worker, build: Build, description: str, node: str | None, stopping: asyncio.Event, up: asyncio.Event
+    worker: Worker,
+    build: Build,
+    scrape: Scrape,
+    description: str,
+    node: str | None,
+    stopping: asyncio.Event,
+    up: asyncio.Event,
 ) -> None:
     async with build(worker) as service:
         up.set()
+        scrape.sources += service.sources
+        scrape.checks += service.checks
         serving = worker.bus.serve(
             worker.name, service.routes, version=VERSION, description=description, node=node, replies=service.replies
         )
         async with serving:
             log.info("worker.ready", worker=worker.name, node=worker.settings.node)
+            scrape.serving = True
             await stopping.wait()
+            scrape.serving = False
             log.info("worker.draining", worker=worker.name)
 
 
@@ -221,19 +261,34 @@ class Converging:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _mending: bool = False
     _heard: bool = False
+    _turns: Turns = field(default_factory=Turns)
 
     def __post_init__(self) -> None:
-        self._reports = DriftReports(self.worker.bus.ask, node=self.worker.settings.node)
+        self._reports = DriftReports(self.worker.bus.ask, node=self.worker.settings.node, worker=self.worker.name)
+
+    def source(self) -> Source:
+        """Return what there is to tell of the comparisons."""
+        return Source("comparisons", self._samples)
+
+    async def _samples(self) -> list[Sample]:
+        turns = self._turns
+        return [
+            *COMPARISONS.each(turns.ended),
+            *COMPARISON_TIMES.each_of(turns.times),
+            COMPARED(turns.last),
+            *self._reports.counts.samples(),
+        ]
 
     async def once(self) -> Sequence[Difference]:
         """Fetch and apply one time; return what was mended, or could not be."""
-        async with self._turn:
-            await self._refresh()
-            self._mending, self._heard = True, False
-            try:
-                found = self._placed(await self.apply(self._last))
-            finally:
-                self._mending = False
+        with self._turns.turn():
+            async with self._turn:
+                await self._refresh()
+                self._mending, self._heard = True, False
+                try:
+                    found = self._placed(await self.apply(self._last))
+                finally:
+                    self._mending = False
         # What was heard while something was mended is that; a repair has another turn follow in any case.
         if self._heard and not found:
             self._woken.set()

@@ -87,4 +87,15 @@ COMPARISONS: dict[str, type[Compare]] = {
 }
 """Who is asked what: first those whose work the others need."""
 
+DRIFT_KINDS: dict[str, tuple[str, ...]] = {
+    "cnm-sandbox": ("sandbox", "stray sandbox"),
+    "cnm-driver-bridge": ("rules", "bridge", "link", "stray link"),
+    "cnm-port-mapper": ("ports",),
+    "cnm-resolver": ("redirect",),
+    "cnm-ipam": (
+        "pool without an owner", "lease without an owner", "owner without its pool", "owner without its lease",
+    ),
+}  # fmt: skip
+"""What differs, as each worker calls it; what IPAM's books hold is found by the controller."""
+
 DRIFT_COMMANDS: tuple[type[Command[Any]], ...] = (ReportDrift,)

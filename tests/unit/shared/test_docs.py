@@ -23,7 +23,7 @@ def test_no_committed_schema_is_broken():
 
 def test_every_subject_is_documented():
     files = generate()
-    assert len(files) == 2 + len(EVERY)
+    assert len(files) == 3 + len(EVERY)
     for command in EVERY:
         assert f"### {command.subject.replace('{node}', '<node>')}\n" in files["subjects.md"]
 
