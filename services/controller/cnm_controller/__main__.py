@@ -3,16 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cnm import redis_store
+from cnm import nats_metrics, redis_metrics, redis_store
 from cnm.redis_replies import RedisReplies
 from cnm.relay import Relay
 from cnm.worker import Service, Worker, run
-from cnm_controller import bookkeeping
+from cnm_controller import bookkeeping, metrics
 from cnm_controller.controller import Controller
 from cnm_controller.founding import found
 from cnm_controller.handlers import routes
 from cnm_controller.ledger import Ledger
 from cnm_controller.losses import Losses
+from cnm_controller.redis_census import RedisCensus
 from cnm_controller.redis_ipam_drivers import RedisIpamDrivers
 from cnm_controller.redis_nodes import RedisNodes
 from cnm_controller.sagas import Sagas
@@ -39,7 +40,15 @@ async def controller(worker: Worker) -> AsyncIterator[Service]:
         lost = Losses(store, redis_store.RedisOutbox(redis), worker.bus.recall, sagas)
         for task in (bookkeeping.keep(parts), bookkeeping.keep_replaying(parts), lost.watch()):
             worker.tasks.create_task(task)
-        yield Service(routes=routes(parts), replies=RedisReplies(redis))
+        most = worker.settings.metrics_objects
+        sources = [
+            *metrics.sources(parts, RedisCensus(redis), most),
+            nats_metrics.stream_source(worker.bus, most),
+            *redis_metrics.sources(redis, redis_store.OUTBOX),
+        ]
+        yield Service(
+            routes=routes(parts), replies=RedisReplies(redis), sources=sources, checks=[redis_metrics.check(redis)]
+        )
 
 
 def main() -> None:

@@ -120,6 +120,7 @@ async def _settle(controller: Controller, account: Account) -> list[Difference]:
         shown = {"id": account.owner, "about": account.label, "differences": to_builtins(settled)}
         told = ("found", "repaired") if settled else ()
         await saga.commit(Changes(events=tuple(event("drift", each, account.owner, shown) for each in told)))
+    controller.drift.add(settled)
     for each in settled:
         log.warning("books.settled", what=each.what, about=each.about, value=each.value)
     return settled

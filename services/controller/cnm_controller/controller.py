@@ -2,10 +2,11 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from cnm.bus import Bus
+from cnm.drift import DriftCounts
 from cnm.errors import NotFound, Unavailable
 from cnm_controller.ledger import Ledger
 from cnm_controller.ports import IpamDrivers, Nodes, NodeState
@@ -34,6 +35,8 @@ class Controller:
     ipam_drivers: IpamDrivers
     now: Callable[[], datetime] = _now
     new_id: Callable[[], str] = _new_id
+    drift: DriftCounts = field(default_factory=lambda: DriftCounts("cnm-ipam"))
+    """Of IPAM's books, which the controller keeps."""
 
     def bridging(self, nodes: Sequence[NodeState]) -> list[NodeState]:
         """Return those of some nodes whose bridge driver is alive."""

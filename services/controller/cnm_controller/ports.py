@@ -1,5 +1,7 @@
 """What the controller needs beyond bus and store."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -70,4 +72,28 @@ class IpamDrivers(Protocol):
 
     async def every(self) -> list[IpamDriver]:
         """Return every driver that is known, by name."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """How many documents there are of a kind, how many sagas are open, and of some networks how many endpoints."""
+
+    networks: int
+    sandboxes: int
+    endpoints: int
+    sagas: int
+    by_network: Sequence[tuple[str, str, int]]
+    """Id, name, and endpoints of each, by creation."""
+
+
+class Censuses(Protocol):
+    """Counts what is stored."""
+
+    async def take(self, most: int) -> Census:
+        """Count, and look at the first so many networks.
+
+        Raises:
+            Unavailable: the store cannot be reached.
+        """
         ...

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from cnm import telemetry
-from cnm.bus import KEPT_REPLY_S, Bus, Call, Claimed, current_call, kept, set_current_call, written
+from cnm.bus import KEPT_REPLY_S, Bus, Call, Claimed, current_call, kept, set_current_call, subject_class, written
 from cnm.errors import CnmError, Conflict, Invalid, NotFound, Timeout, Unavailable, Undelivered
 from cnm.messages.ipam_driver import driver_subject
 from cnm.messages.message import Command, decode_trusted, encode
@@ -34,6 +34,7 @@ from cnm.store import (
     Stale,
     Store,
 )
+from cnm_controller.saga_counts import SagaCount, SagaCounts
 
 BUILT_IN = "default"
 LEASE_MS = 2000
@@ -92,6 +93,7 @@ class Saga:
     _to_undo: list[tuple[Compensation, ...]] = field(default_factory=list)
     committed: bool = False
     in_doubt: bool = False
+    refused_step: str = ""
 
     async def run(self, *steps: Step) -> list[Any]:
         """Send the commands of the next round side by side, wait for all, and return the replies in order.
@@ -118,7 +120,9 @@ class Saga:
         }
         absent = set(services) - reached
         self._to_undo[-1] = tuple(each for each in undo if _service(each.subject) not in absent)
-        raise min(failures, key=lambda each: isinstance(each, Unavailable))
+        gravest = min(failures, key=lambda each: isinstance(each, Unavailable))
+        self.refused_step = subject_class(steps[outcomes.index(gravest)].subject)
+        raise gravest
 
     async def commit(self, changes: Changes, *, answer: msgspec.Struct | None = None) -> list[Document]:
         """Write the result and its events; then run what the commit left to be done.
@@ -176,6 +180,7 @@ class Sagas:
         self.owner = secrets.token_hex(8)
         self.doubtful = asyncio.Event()
         """Set when somebody may have done what nobody heard of."""
+        self.counted = SagaCounts()
         self._live: set[str] = set()
         self._working: set[asyncio.Future[bool]] = set()
 
@@ -200,7 +205,8 @@ class Sagas:
             trace_id=call.trace_id if call else "",
             request_id=call.request_id if call else "",
         )
-        with telemetry.span("begin"):
+        count = self.counted.saga(kind)
+        with telemetry.span("begin"), count.beginning():
             await self._claim(entry, claims, label or kind)
         saga = Saga(entry, self)
         self._live.add(entry.id)
@@ -211,13 +217,17 @@ class Sagas:
         except BaseException as error:
             if isinstance(error, (Unavailable, Timeout, asyncio.CancelledError)):
                 self.doubtful.set()
+            if not saga.committed:
+                count.failed("commit" if saga.in_doubt else saga.refused_step, error)
             if saga.committed or saga.in_doubt:
                 self._live.discard(entry.id)
+                count.ended("committed" if saga.committed else "in_doubt")
             else:
-                await self._undo_in_time(saga, call)
+                await self._undo_in_time(saga, call, count)
             raise
         else:
             self._live.discard(entry.id)
+            count.ended("committed")
 
     async def _claim(self, entry: Entry, claims: Claims, label: str) -> None:
         call = current_call()
@@ -249,9 +259,9 @@ class Sagas:
             reason = f"IPAM driver {step.ipam_driver!r} replied what it must not on {step.subject}: {error}"
             raise Unavailable(reason) from None
 
-    async def _undo_in_time(self, saga: Saga, call: Call | None) -> None:
+    async def _undo_in_time(self, saga: Saga, call: Call | None, count: SagaCount) -> None:
         """Undo a saga; what is not undone when the caller's time is over goes on behind its back."""
-        undoing = asyncio.ensure_future(self._undo(saga, call))
+        undoing = asyncio.ensure_future(self._undo(saga, call, count))
         self._working.add(undoing)
         undoing.add_done_callback(self._working.discard)
         if call is None:
@@ -265,13 +275,15 @@ class Sagas:
         finally:
             call.progress.undoing = not undoing.done()
 
-    async def _undo(self, saga: Saga, call: Call | None) -> bool:
+    async def _undo(self, saga: Saga, call: Call | None, count: SagaCount) -> bool:
         if call is not None:
             deadline = time.monotonic() + UNDO_TIME_S
             set_current_call(Call(request_id=call.request_id, trace_id=call.trace_id, deadline=deadline))
         try:
             with telemetry.span("undo"):
-                return await self.finish(saga.entry, saga._to_undo)
+                undone = await self.finish(saga.entry, saga._to_undo)
+            count.ended("undone" if undone else "unfinished")
+            return undone
         finally:
             self._live.discard(saga.entry.id)
 
@@ -343,7 +355,8 @@ class Sagas:
         set_current_call(Call(request_id=entry.request_id, trace_id=entry.trace_id, deadline=deadline))
         self._live.add(entry.id)
         try:
-            await self.finish(entry, entry.rounds)
+            finished = await self.finish(entry, entry.rounds)
+            self.counted.recovered.add(entry.kind, "finished" if finished else "unfinished")
         finally:
             self._live.discard(entry.id)
 

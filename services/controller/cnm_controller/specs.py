@@ -123,6 +123,7 @@ def attachment(sandbox: SandboxBody, one: Joined, joined: Sequence[Joined]) -> A
         open_ports=open_ports(sandbox, one.network),
         routes=one.endpoint.routes,
         check_routes=sandbox.netns is not None,
+        name=one.endpoint.name,
     )
 
 
