@@ -11,13 +11,13 @@ from cnm_ipam.redis_script import Script, connect
 
 
 @asynccontextmanager
-async def service(redis_url: str, settings: Settings) -> AsyncIterator[tuple[Route, ...]]:
-    """Yield the routes of the service; its connections to Redis close when it ends."""
+async def service(redis_url: str, settings: Settings) -> AsyncIterator[tuple[tuple[Route, ...], RedisPools]]:
+    """Yield the routes of the service, and the pools behind them; its connections to Redis close when it ends."""
     redis = connect(redis_url, connections=settings.redis_connections, timeout_s=settings.redis_timeout_s)
     try:
         pools = RedisPools(
             script=Script(redis=redis, rest_s=settings.rest_s), proposed_id=settings.proposed_installation
         )
-        yield routes(pools, settings.predefined)
+        yield routes(pools, settings.predefined), pools
     finally:
         await redis.aclose()

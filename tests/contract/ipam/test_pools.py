@@ -459,7 +459,7 @@ async def test_script_is_loaded_again_after_the_server_forgot_it(ipam):
 
 
 async def test_service_answers_every_command_and_says_when_redis_is_down(tmp_path):
-    async with service(f"unix://{tmp_path}/none", Settings()) as routes:
+    async with service(f"unix://{tmp_path}/none", Settings()) as (routes, _):
         assert {route.command for route in routes} == set(IPAM_COMMANDS)
         assert {route.command.__name__ for route in routes if route.once} == {
             "RequestPool",
