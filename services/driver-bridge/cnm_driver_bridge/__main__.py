@@ -26,7 +26,8 @@ async def build(worker: Worker) -> AsyncIterator[Service]:
         worker.tasks.create_task(converging.keep())
         async with reporting(worker):
             compare = Route(command=CompareBridges, handler=converging.compare)
-            yield Service(routes=[*driver.routes(), compare])
+            sources = [driver.source(worker.settings.metrics_objects), converging.source()]
+            yield Service(routes=[*driver.routes(), compare], sources=sources)
 
 
 def main() -> None:

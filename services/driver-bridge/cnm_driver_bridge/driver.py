@@ -15,9 +15,10 @@ from cnm.kernel.watch import NamespaceWatch, watching_namespaces, watching_table
 from cnm.messages.bridge import Attachment, BridgeNetwork
 from cnm.messages.drift import Difference
 from cnm.messages.node import BridgeSlice
+from cnm.metrics import Sample, Source
 from cnm.touched import Touched
 from cnm.types import Interface
-from cnm_driver_bridge import handlers
+from cnm_driver_bridge import handlers, metrics
 from cnm_driver_bridge.alarm import Alarm
 from cnm_driver_bridge.announce import Announcer
 from cnm_driver_bridge.config import Config
@@ -108,6 +109,10 @@ class KernelNode:
     async def drops(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
         return await self._thread.run(self._host.drops)
 
+    async def traffic(self) -> tuple[Sequence[Link], Mapping[str, Mapping[str, tuple[int, int]]]]:
+        """Return every link of the host with its counters, and what was dropped."""
+        return await self._thread.run(self._host.count_links), await self._thread.run(self._host.drops)
+
     async def mend_bridge(self, network: BridgeNetwork) -> Sequence[str]:
         async with self._order.turn(network.network_id):
             return await self._thread.run(self._host.ensure_link, network)
@@ -170,6 +175,7 @@ class Driver:
         self._warnings = warnings
         self._asked = 0
         self._asking = False
+        self._wanted: BridgeSlice | None = None
 
     def routes(self) -> Sequence[Route]:
         """Return the commands that this driver answers."""
@@ -210,6 +216,7 @@ class Driver:
 
         It counts from the last `asking`; without one, from now.
         """
+        self._wanted = wanted
         asked = self._since()
         self._touched.forget(asked)
         changes = self._watch.take()  # before the links are read: what changes from here on is for the next pass
@@ -223,6 +230,15 @@ class Driver:
             is_touched=lambda identity: self._touched.since(asked, identity),
             patrols=self._patrols,
         )
+
+    def source(self, most: int) -> Source:
+        """Return what is told of links and of what was dropped: of at most so many endpoints and networks."""
+
+        async def read() -> list[Sample]:
+            links, drops = await self._node.traffic()
+            return metrics.samples(self._wanted, links, drops, most=most)
+
+        return Source("traffic", read)
 
 
 @asynccontextmanager

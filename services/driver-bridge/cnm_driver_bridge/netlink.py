@@ -177,6 +177,10 @@ class Host:
         """Return every link of the host."""
         return self._rtnl.links()
 
+    def count_links(self) -> list[Link]:
+        """Return every link of the host, with its counters."""
+        return self._rtnl.links(statistics=True)
+
     def mend_rules(
         self, networks: Sequence[BridgeNetwork], attachments: Sequence[Attachment], keep: Collection[str]
     ) -> Sequence[str]:

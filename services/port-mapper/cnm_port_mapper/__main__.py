@@ -38,7 +38,7 @@ async def build(worker: Worker) -> AsyncIterator[Service]:
         with mapper.watching(converging.wake):
             async with reporting(worker):
                 compare = Route(command=ComparePorts, handler=converging.compare)
-                yield Service(routes=[*mapper.routes(), compare])
+                yield Service(routes=[*mapper.routes(), compare], sources=[mapper.source(), converging.source()])
 
 
 def main() -> None:

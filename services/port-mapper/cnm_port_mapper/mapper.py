@@ -9,7 +9,7 @@ import errno
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from cnm.bus import KeyedOrder
 from cnm.errors import CnmError, Exhausted, Forbidden, Invalid, Unavailable, Unsupported
@@ -23,6 +23,7 @@ from cnm_port_mapper.ports import Bound, Firewall, Relay, Sockets
 from cnm_port_mapper.rules import Remake, Step, Translate, Translation, Unmap, outdated, plan, translations
 
 R = TypeVar("R")
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,17 @@ class PortMapper:
     def sandboxes(self) -> tuple[str, ...]:
         """Return the sandboxes that have ports."""
         return tuple(self._held)
+
+    def counts(self) -> dict[Protocol, int]:
+        """Return how many host ports sandboxes have, by protocol."""
+        found: dict[Protocol, int] = dict.fromkeys(PROTOCOLS, 0)
+        for where in (where for held in self._held.values() for where in held.places):
+            found[where.protocol] += where.count
+        return found
+
+    def relayed(self) -> Mapping[Protocol, int]:
+        """Return how many connections and sessions the proxy has, by protocol."""
+        return self._relay.relayed()
 
     @property
     def moment(self) -> int:

@@ -133,3 +133,7 @@ class Relay(Protocol):
     def stop(self, seat: Seat) -> None:
         """Accept no more at a seat and end what goes through it; the sockets stay open."""
         ...
+
+    def relayed(self) -> Mapping[types.Protocol, int]:
+        """Return how many connections and sessions there are, by protocol."""
+        ...

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from cnm.types import Address
+from cnm.types import Address, Protocol
 from cnm_port_mapper import association
 from cnm_port_mapper.binding import Seat, Target
 from cnm_port_mapper.config import Settings
@@ -82,6 +82,13 @@ class Proxy:
     def sessions(self) -> int:
         """How many UDP sessions there are."""
         return len(self._sessions)
+
+    def relayed(self) -> dict[Protocol, int]:
+        """Return how many connections and sessions there are, by protocol."""
+        found: dict[Protocol, int] = {"tcp": 0, "udp": len(self._sessions), "sctp": 0}
+        for port in self._ports.values():
+            found[port.seat.protocol] += len(port.connections)
+        return found
 
     def serve(self, seat: Seat, bound: Bound, targets: tuple[Target, ...]) -> None:
         """Accept at a seat and lead to the target of each place; served already, new connections lead there."""

@@ -9,6 +9,7 @@ from cnm.deposit import Depositor
 from cnm.kernel.thread import NetlinkThread
 from cnm.messages.drift import Difference
 from cnm.messages.node import PortSlice
+from cnm.metrics import PORT_SANDBOXES, PORTS, PROXIED, Sample, Source
 from cnm_port_mapper import handlers, reconcile
 from cnm_port_mapper.config import Settings
 from cnm_port_mapper.mapper import PortMapper
@@ -56,6 +57,18 @@ class Service:
     async def compare(self, slice: PortSlice) -> list[Difference]:
         """Return what ``converge`` would do; nothing is changed."""
         return await reconcile.compare(self._mapper, slice, since=self._since_slice(slice))
+
+    def source(self) -> Source:
+        """Return what is told of ports and of the proxy."""
+
+        async def read() -> list[Sample]:
+            return [
+                *(PORTS(count, protocol) for protocol, count in self._mapper.counts().items()),
+                PORT_SANDBOXES(len(self._mapper.sandboxes())),
+                *(PROXIED(count, protocol) for protocol, count in self._mapper.relayed().items()),
+            ]
+
+        return Source("ports", read)
 
     def _since_slice(self, slice: PortSlice) -> int:
         if slice.clock != self._clock:

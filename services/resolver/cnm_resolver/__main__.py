@@ -13,6 +13,7 @@ from cnm.kernel.thread import NetlinkThread
 from cnm.messages.drift import CompareNames, Difference
 from cnm.messages.node import GetNameSlice, NameSlice
 from cnm.worker import Converging, Service, Worker, reporting, run
+from cnm_resolver import metrics
 from cnm_resolver.cache import Cache
 from cnm_resolver.config import log_every
 from cnm_resolver.counters import Counters
@@ -56,7 +57,8 @@ async def resolver(worker: Worker) -> AsyncIterator[Service]:
         worker.tasks.create_task(converging.keep())
         async with reporting(worker):
             compare = Route(command=CompareNames, handler=converging.compare)
-            yield Service(routes=[*routes(names, cache), compare])
+            sources = [metrics.source(names, cache, worker.settings.metrics_objects), converging.source()]
+            yield Service(routes=[*routes(names, cache), compare], sources=sources)
         await names.listeners.drain()
         names.listeners.close_all()
 

@@ -43,6 +43,8 @@ class Counters:
     questions: dict[tuple[Source, int, int], int] = field(default_factory=dict)
     """By source, type of record, and response code; -1 where there is no reply."""
     times: dict[Source, list[int]] = field(default_factory=dict)
+    seconds: dict[Source, float] = field(default_factory=dict)
+    """What the answers in ``times`` took together."""
     servers: OrderedDict[Server, Health] = field(default_factory=OrderedDict)
     _until_timed: int = MEASURE_EACH
     _until_logged: int = 0
@@ -74,6 +76,7 @@ class Counters:
         if found is None:
             found = self.times[source] = [0] * (len(BOUNDS_S) + 1)
         found[bisect_left(BOUNDS_S, took_s)] += 1
+        self.seconds[source] = self.seconds.get(source, 0.0) + took_s
 
     def _log(self, source: Source, packet: bytes, code: int, kind: int, view: View) -> None:
         self._until_logged -= 1

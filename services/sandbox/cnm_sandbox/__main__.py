@@ -48,7 +48,7 @@ async def build(own: Worker) -> AsyncIterator[Service]:
                 own.tasks.create_task(reports.keep())
                 own.tasks.create_task(converging.keep())
                 compare = Route(command=CompareSandboxes, handler=converging.compare)
-                yield Service(routes=[*service.routes(), compare])
+                yield Service(routes=[*service.routes(), compare], sources=[service.source(), converging.source()])
 
 
 def main() -> None:

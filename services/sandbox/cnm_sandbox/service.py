@@ -10,6 +10,7 @@ from cnm.kernel.thread import NetlinkThread
 from cnm.kernel.watch import NamespaceWatch, watching_namespaces
 from cnm.messages.ipam import NodeRoute
 from cnm.messages.node import SandboxSlice
+from cnm.metrics import DIRECTORIES, NAMESPACES, Sample, Source
 from cnm.patrol import Patrol
 from cnm.touched import Touched
 from cnm.types import Address
@@ -135,6 +136,15 @@ class SandboxService:
             "kernel": dict(await self.kernel()),
             "address": None if address is None else str(address),
         }
+
+    def source(self) -> Source:
+        """Return what is told of the sandboxes that stand."""
+
+        async def read() -> list[Sample]:
+            found = await self._node.list_ours()
+            return [NAMESPACES(len(found.namespaces)), DIRECTORIES(len(found.directories))]
+
+        return Source("sandboxes", read)
 
 
 @asynccontextmanager

@@ -59,7 +59,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     ``default_via`` holds the next hops for which this endpoint is the sandbox's default route, at most one a
     family; they replace a default route that is there. ``sysctls`` are names under ``net.`` with IFNAME in the
     interface's place. ``open_ports`` are let in where the network is routed, or trusts a link. ``check_routes`` says
-    that the namespace may have routes of its own, which the endpoint's addresses must not overlap.
+    that the namespace may have routes of its own, which the endpoint's addresses must not overlap. ``name`` is the
+    endpoint's.
     """
 
     endpoint_id: Id
@@ -74,6 +75,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     open_ports: list[OpenPort] = []
     routes: list[StaticRoute] = []
     check_routes: bool = False
+    name: str = ""
 
 
 class EnsuredBridge(msgspec.Struct, frozen=True, kw_only=True):
