@@ -7,7 +7,7 @@ import structlog
 
 from cnm.errors import CnmError
 from cnm.messages.drift import DRIFT_KINDS, Difference, ReportDrift
-from cnm.metrics import DRIFT_FOUND, DRIFT_REPAIRED, Sample
+from cnm.metrics import DRIFT_FOUND, DRIFT_LEFT, DRIFT_REPAIRED, Sample
 from cnm.tally import Counts
 
 SHOWN = 50
@@ -52,10 +52,16 @@ class DriftReports:
 
     def __init__(self, send: Callable[[ReportDrift], Awaitable[object]], *, node: str, worker: str = "") -> None:
         self.counts = DriftCounts(worker)
+        self._known = DRIFT_KINDS.get(worker, ())
         self._send = send
         self._node = node
         self._waiting: list[ReportDrift] = []
         self._unrepaired: dict[Difference, int] = {}
+
+    def samples(self) -> list[Sample]:
+        """Return what was counted, and what the last comparison could not mend."""
+        kinds = [each.what for each in self._unrepaired]
+        return [*self.counts.samples(), *(DRIFT_LEFT(kinds.count(kind), kind) for kind in self._known)]
 
     def note(self, differences: Sequence[Difference]) -> None:
         """Take down what one comparison found; ``tell`` sends it."""

@@ -134,6 +134,9 @@ DRIFT_FOUND = Metric(
     ("kind",),
 )
 DRIFT_REPAIRED = Metric("counter", "cnm_drift_repaired_total", "Those of them that were mended.", ("kind",))
+DRIFT_LEFT = Metric(
+    "gauge", "cnm_drift_unrepaired", "Differences that the last comparison found and could not mend.", ("kind",)
+)
 COMPARISONS = Metric(
     "counter",
     "cnm_comparisons_total",
@@ -183,8 +186,8 @@ SAGA_TIMES = Metric(
 SAGAS_RECOVERED = Metric(
     "counter",
     "cnm_sagas_recovered_total",
-    "Sagas of processes that died, by kind: finished or unfinished.",
-    ("kind", "outcome"),
+    "Sagas that were taken over from processes that died: finished or unfinished.",
+    ("outcome",),
 )
 SAGAS_OPEN = Metric("gauge", "cnm_sagas_open", "Sagas in the journal: under way, or to be recovered.")
 STREAM_MESSAGES = Metric("gauge", "cnm_stream_messages", "Events in the stream.")
@@ -293,7 +296,7 @@ DNS_KEPT = Metric("gauge", "cnm_dns_cache_entries", "Answers of external servers
 DNS_KEPT_BYTES = Metric("gauge", "cnm_dns_cache_bytes", "What they take.")
 
 EVERY_WORKER = (
-    INFO, READY, LOOP_DELAY, SOURCE_UP, LEFT_OUT, REQUESTS, REQUEST_TIMES, REQUESTS_OPEN, COMMANDS,
+    INFO, READY, LOOP_DELAY, SOURCE_UP, REQUESTS, REQUEST_TIMES, REQUESTS_OPEN,
     NATS_CONNECTED, NATS_RECONNECTS, NATS_ROUND_TRIP, NATS_MESSAGES, NATS_BYTES,
 )  # fmt: skip
 WITH_REDIS = (
@@ -301,26 +304,26 @@ WITH_REDIS = (
     OUTBOX_EVENTS, OUTBOX_OLDEST,
 )  # fmt: skip
 DRIFT = (DRIFT_FOUND, DRIFT_REPAIRED)
-ON_NODE = (*DRIFT, COMPARISONS, COMPARISON_TIMES, COMPARED)
+ON_NODE = (*DRIFT, DRIFT_LEFT, COMPARISONS, COMPARISON_TIMES, COMPARED, COMMANDS)
 METRICS: Mapping[str, tuple[Metric, ...]] = {
     "every worker": EVERY_WORKER,
     "cnm-controller": (
         NETWORKS, SANDBOXES, ENDPOINTS, NETWORK_ENDPOINTS, NETWORK_INFO, NODES, NODE_WORKERS,
         SAGAS, SAGA_FAILURES, SAGA_TIMES, SAGAS_RECOVERED, SAGAS_OPEN,
         STREAM_MESSAGES, STREAM_BYTES, STREAM_SEQUENCE, CONSUMER_PENDING, CONSUMER_UNACKNOWLEDGED,
-        *DRIFT, *WITH_REDIS,
+        *DRIFT, COMMANDS, LEFT_OUT, *WITH_REDIS,
     ),
-    "cnm-ipam": (POOLS, POOL_IN_USE, POOL_AVAILABLE, *WITH_REDIS),
+    "cnm-ipam": (POOLS, POOL_IN_USE, POOL_AVAILABLE, LEFT_OUT, *WITH_REDIS),
     "cnm-sandbox": (NAMESPACES, DIRECTORIES, *ON_NODE),
     "cnm-driver-bridge": (
         LINKS, DROPPED_PACKETS, DROPPED_BYTES,
         RECEIVED_BYTES, SENT_BYTES, RECEIVED_PACKETS, SENT_PACKETS, RECEIVED_DROPS, SENT_DROPS,
-        *ON_NODE,
+        LEFT_OUT, *ON_NODE,
     ),
     "cnm-port-mapper": (PORTS, PORT_SANDBOXES, PROXIED, *ON_NODE),
     "cnm-resolver": (
         DNS_QUESTIONS, DNS_TIMES, DNS_SERVER, DNS_SERVER_TIME, DNS_NAMES, DNS_ZONES, DNS_SANDBOXES,
-        DNS_KEPT, DNS_KEPT_BYTES, *ON_NODE,
+        DNS_KEPT, DNS_KEPT_BYTES, LEFT_OUT, *ON_NODE,
     ),
 }  # fmt: skip
 """Who publishes what, besides what its process takes (``process_*``, ``python_gc_*``)."""

@@ -11,7 +11,7 @@ from cnm.errors import CnmError
 from cnm.metrics import INFO, LOOP_DELAY, READY, SOURCE_UP, Check, Sample, Source
 from cnm.version import VERSION
 
-READ_S = 2.5
+READ_S = 2.0
 """A source that takes longer is left out of the page."""
 NAP_S = 0.005
 
@@ -31,15 +31,16 @@ class Scrape:
 
     async def read(self) -> list[Sample]:
         """Read all sources; what cannot be read is left out, and said to be."""
-        samples = [INFO(1, self.worker, self.node, VERSION), LOOP_DELAY(await _lateness())]
+        late = await _lateness()
         timed = [each for each in self.sources if each.timed]
         others = [each for each in self.sources if not each.timed]
         read = [await self._read(each) for each in timed]
-        read += await asyncio.gather(*map(self._read, others))
-        for source, found in zip((*timed, *others), read, strict=True):
+        faults, rest = await asyncio.gather(self.faults(), asyncio.gather(*map(self._read, others)))
+        samples = [INFO(1, self.worker, self.node, VERSION), READY(not faults), LOOP_DELAY(late)]
+        for source, found in zip((*timed, *others), (*read, *rest), strict=True):
             samples.append(SOURCE_UP(found is not None, source.name))
             samples.extend(found or ())
-        return [*samples, READY(not await self.faults())]
+        return samples
 
     async def faults(self) -> Sequence[str]:
         """Return what keeps the worker from being ready."""

@@ -276,7 +276,7 @@ class Converging:
             *COMPARISONS.each(turns.ended),
             *COMPARISON_TIMES.each_of(turns.times),
             COMPARED(turns.last),
-            *self._reports.counts.samples(),
+            *self._reports.samples(),
         ]
 
     async def once(self) -> Sequence[Difference]:

@@ -20,7 +20,7 @@ class SagaCounts:
 
     ended: Counts = field(default_factory=Counts)
     failures: Counts = field(default_factory=Counts)
-    recovered: Counts = field(default_factory=Counts)
+    recovered: Counts = field(default_factory=lambda: Counts({("finished",): 0, ("unfinished",): 0}))
     times: Times = field(default_factory=Times)
 
     def saga(self, kind: str) -> "SagaCount":

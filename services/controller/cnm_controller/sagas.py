@@ -356,7 +356,7 @@ class Sagas:
         self._live.add(entry.id)
         try:
             finished = await self.finish(entry, entry.rounds)
-            self.counted.recovered.add(entry.kind, "finished" if finished else "unfinished")
+            self.counted.recovered.add("finished" if finished else "unfinished")
         finally:
             self._live.discard(entry.id)
 

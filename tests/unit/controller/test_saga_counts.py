@@ -102,7 +102,7 @@ async def test_sagas_of_the_dead_are_counted_as_recovered(stage: Stage):
     stage.clock.move(60_000)
     heir = controller_of(stage.store, stage.bus).sagas
     await heir.recover_once()
-    assert heir.counted.recovered == {("x", "finished"): 1}
+    assert heir.counted.recovered == {("finished",): 1, ("unfinished",): 0}
     task.cancel()
     await asyncio.wait([task])
 
@@ -113,4 +113,6 @@ async def test_samples_tell_what_was_counted(stage: Stage):
     assert told == {
         ("cnm_sagas_total", "network.found", "committed"),
         ("cnm_saga_duration_seconds", "network.found"),
+        ("cnm_sagas_recovered_total", "finished"),
+        ("cnm_sagas_recovered_total", "unfinished"),
     }

@@ -77,3 +77,22 @@ async def test_so_much_is_kept_and_no_more(reports, told):
 def test_a_long_repair_is_told_by_its_beginning():
     assert shortened(["a", "b"]) == ["a", "b"]
     assert shortened([str(number) for number in range(SHOWN + 7)])[-2:] == [str(SHOWN - 1), "and 7 more"]
+
+
+async def test_what_is_found_and_mended_is_counted_by_what_it_is():
+    async def send(_):
+        pass
+
+    reports = DriftReports(send, node="n1", worker="cnm-driver-bridge")
+
+    def counted(name):
+        return {each.labels[0]: each.value for each in reports.samples() if each.metric.name == name}
+
+    assert counted("cnm_drift_found_total") == {"rules": 0, "bridge": 0, "link": 0, "stray link": 0}
+    for _ in range(3):
+        reports.note([difference(), difference("no", reason="taken")])
+    assert counted("cnm_drift_found_total")["link"] == 4  # what stays is found once
+    assert counted("cnm_drift_repaired_total")["link"] == 3
+    assert counted("cnm_drift_unrepaired")["link"] == 1
+    reports.note([])
+    assert counted("cnm_drift_unrepaired")["link"] == 0
