@@ -370,6 +370,8 @@ def world(place, before):
 
 
 @pytest.mark.timeout(7200)
+# What a killed server leaves of nats-py's connections is nobody's to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_every_step_may_be_struck(place, capsys):
     tally = Tally()
     place.clear_after_first()
