@@ -265,7 +265,7 @@ def test_the_deadline_is_kept_though_a_process_does_not_move(own_api, own_instal
     on = {"sandbox": "box0", "network": "net"}
     pid = own_installation.pid(program)
     with frozen(pid):
-        error = api.refused("sandbox.connect", on, "timeout", headers={**with_id("r"), "Cnm-Deadline-Ms": "1500"})
+        error = api.refused("sandbox.connect", on, "timeout", headers={**with_id("r"), "Cnm-Deadline-Ms": "3000"})
         assert {"redis": "Redis", "cnm-driver-bridge": "bridge.plug", "cnm-ipam": "ipam"}[program] in error["message"]
         assert is_stopped(pid)
     patiently(lambda: api.call("sandbox.connect", on, with_id("r"))[0].get("state") == "joined", patience_s=30)
