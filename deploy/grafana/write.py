@@ -284,7 +284,10 @@ RELIABILITY = Dashboard(
                 ("max(cnm_stream_bytes)", "bytes"),
             ],
         ),
-        Panel("Parts that cannot be read", [("cnm_scrape_source_up == 0", "{{worker}}: {{source}}")]),
+        Panel(
+            "Parts that cannot be read",
+            [("1 - min by (worker, source) (cnm_scrape_source_up)", "{{worker}}: {{source}}")],
+        ),
         Panel("Not told one by one", [("max by (of) (cnm_scrape_left_out)", "{{of}}")]),
     ],
 )

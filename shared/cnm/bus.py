@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -198,6 +199,7 @@ def in_passing() -> Iterator[None]:
         set_current_call(call)
 
 
+@lru_cache(maxsize=1024)
 def subject_class(subject: str) -> str:
     """Write a subject without the node or the IPAM driver in it, for the names of spans and metrics."""
     return re.sub(r"^(cnm\.v1\.(?:on|ipam\.driver))\.[^.]+\.", r"\1.", subject)
