@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cnm.errors import Invalid
+from cnm.settings import HIGHEST_PORT, METRICS_VARIABLE, metrics_address
 from cnm_cli.client import Readiness
 from cnm_cli.settings import Settings
 from cnm_cli.supervisor import Program
@@ -78,7 +79,15 @@ def worker_stages(
 
 
 def _nth_address(address: str, position: int) -> str:
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        raise Invalid.at("CNM_METRICS_ADDRESS", address, f"{address!r} is no address and port, like 127.0.0.1:9464")
-    return f"{host}:{int(port) + position if int(port) else 0}"
+    """Return the address for the worker at a position; port 0 stays: each then takes one that is free.
+
+    Raises:
+        Invalid: it is no address and port, or the last worker's port would be too high.
+    """
+    found = metrics_address(address)
+    assert found is not None
+    host, port = found
+    if port + len(WORKERS) - 1 > HIGHEST_PORT:
+        reason = f"{address!r} leaves too few ports: each of {len(WORKERS)} workers takes one, from {port} on"
+        raise Invalid.at(METRICS_VARIABLE, address, reason)
+    return f"{f'[{host}]' if ':' in host else host}:{port + position if port else 0}"

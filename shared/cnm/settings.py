@@ -11,6 +11,7 @@ from cnm.errors import Invalid
 METRICS_VARIABLE = "CNM_METRICS_ADDRESS"
 METRICS_OBJECTS_VARIABLE = "CNM_METRICS_MAX_OBJECTS"
 METRICS_OBJECTS = 200
+HIGHEST_PORT = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> WorkerSetti
         default_address_pools=environment.get("CNM_DEFAULT_ADDRESS_POOLS") or None,
         firewall=_is_on("CNM_FIREWALL", environment.get("CNM_FIREWALL") or "on"),
         converge_period_s=_seconds("CNM_CONVERGE_PERIOD_S", environment.get("CNM_CONVERGE_PERIOD_S") or "3"),
-        metrics_address=_address(METRICS_VARIABLE, environment.get(METRICS_VARIABLE) or None),
+        metrics_address=metrics_address(environment.get(METRICS_VARIABLE) or None),
         metrics_objects=_count(
             METRICS_OBJECTS_VARIABLE, environment.get(METRICS_OBJECTS_VARIABLE) or str(METRICS_OBJECTS)
         ),
@@ -74,18 +75,19 @@ def _seconds(variable: str, text: str) -> float:
     return found
 
 
-def _address(variable: str, text: str | None) -> tuple[str, int] | None:
-    """Read a host and a port, such as ``127.0.0.1:9464`` or ``[::1]:9464``.
+def metrics_address(text: str | None) -> tuple[str, int] | None:
+    """Read where metrics are served: a host and a port, such as ``127.0.0.1:9464`` or ``[::1]:9464``.
 
     Raises:
-        Invalid: it is none.
+        Invalid: it is neither, nor nothing.
     """
     if text is None:
         return None
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not bare or (":" in bare) != (bare != host) or not _is_number(port) or int(port) > 65535:
-        raise Invalid.at(variable, text, f"{text!r} is no address and port, like 127.0.0.1:9464 or [::1]:9464")
+    if not bare or (":" in bare) != (bare != host) or not _is_number(port) or int(port) > HIGHEST_PORT:
+        reason = f"{text!r} is no address and port, like 127.0.0.1:9464 or [::1]:9464"
+        raise Invalid.at(METRICS_VARIABLE, text, reason)
     return bare, int(port)
 
 

@@ -61,6 +61,14 @@ def test_each_worker_serves_metrics_on_a_port_of_its_own() -> None:
 def test_metrics_address_without_a_port_is_refused() -> None:
     with pytest.raises(Invalid, match="'localhost' is no address and port"):
         _environment(0, CNM_METRICS_ADDRESS="localhost")
+    with pytest.raises(Invalid, match="'9464' is no address and port"):
+        _environment(0, CNM_METRICS_ADDRESS="9464")
+
+
+def test_metrics_address_that_leaves_too_few_ports_is_refused() -> None:
+    with pytest.raises(Invalid, match=r"leaves too few ports: each of 6 workers takes one, from 65531 on"):
+        _environment(0, CNM_METRICS_ADDRESS="127.0.0.1:65531")
+    assert _environment(5, CNM_METRICS_ADDRESS="127.0.0.1:65530")["CNM_METRICS_ADDRESS"] == "127.0.0.1:65535"
 
 
 @pytest.fixture
