@@ -150,6 +150,7 @@ class Node:
         """Check that a monitor says nothing but of our own control, before and after the block."""
         path = self.api.path(key) if key else self.api.namespace
         heard = self.installation.folder / f"{monitor.split()[0]}-{key is None}"
+        self._until(lambda: not self.api.sh("ip -6 -o addr show tentative", key))  # whose end would be told, too
         with heard.open("wb") as out, subprocess.Popen(
             ["nsenter", f"--net={path}", *monitor.split()], stdout=out, stderr=out
         ) as process:  # fmt: skip
