@@ -1,7 +1,9 @@
 """A worker tells the controller what it found to differ, so that it is published."""
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -56,6 +58,7 @@ class DriftReports:
         self._send = send
         self._node = node
         self._waiting: list[ReportDrift] = []
+        self._telling = asyncio.Lock()
         self._unrepaired: dict[Difference, int] = {}
 
     def samples(self) -> list[Sample]:
@@ -82,11 +85,14 @@ class DriftReports:
             log.warning("drift.untold", count=len(lost.differences))
 
     async def tell(self) -> None:
-        """Send what waits, oldest first; what the controller does not take now waits on."""
-        while self._waiting:
-            try:
-                await self._send(self._waiting[0])
-            except CnmError as error:
-                log.debug("drift.waiting", error=str(error))
-                return
-            del self._waiting[0]
+        """Send what waits, oldest first, one after another; what the controller does not take now waits on."""
+        async with self._telling:
+            while self._waiting:
+                report = self._waiting[0]
+                try:
+                    await self._send(report)
+                except CnmError as error:
+                    log.debug("drift.waiting", error=str(error))
+                    return
+                with suppress(ValueError):  # too many came meanwhile, and it went as the oldest
+                    self._waiting.remove(report)

@@ -1,5 +1,7 @@
 """What a worker tells the controller of what it found to differ, and how often."""
 
+import asyncio
+
 import pytest
 
 from cnm.drift import KEPT, SHOWN, DriftReports, shortened
@@ -96,3 +98,25 @@ async def test_what_is_found_and_mended_is_counted_by_what_it_is():
     assert counted("cnm_drift_unrepaired")["link"] == 1
     reports.note([])
     assert counted("cnm_drift_unrepaired")["link"] == 0
+
+
+@pytest.mark.parametrize("more", [0, 2 * KEPT])
+async def test_who_tell_at_once_tell_each_report_once_and_in_order(more):
+    """So do the clock's turn and a check; what came meanwhile may have pushed out what is being sent."""
+    told, go = [], asyncio.Event()
+
+    async def send(report):
+        told.append(report.differences[0].value)
+        await go.wait()
+
+    reports = DriftReports(send, node="n1")
+    reports.note([difference("first")])
+    reports.note([difference("second")])
+    telling = [asyncio.ensure_future(reports.tell()) for _ in range(2)]
+    await asyncio.sleep(0)
+    reports.note([difference(f"more {number}") for number in range(more)])
+    go.set()
+    await asyncio.gather(*telling)
+    assert told[0] == "first"
+    assert len(set(told)) == len(told)
+    assert more or told == ["first", "second"]
