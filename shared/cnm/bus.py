@@ -32,6 +32,8 @@ REQUEST_ID = "Cnm-Request-Id"
 DEADLINE_MS = "Cnm-Deadline-Ms"
 DEADLINE_AT = "Cnm-Deadline-At"
 """The same on the clock of the sender, in milliseconds since 1970: what was delayed on its way must not be done."""
+LONGEST_MOMENT = 15
+"""Digits of a moment in milliseconds, for some thirty thousand years."""
 LONGEST_DELAY_MS = 60_000
 """A line is given up earlier than that: what seems to have been on its way for longer comes from another clock."""
 ERROR = "Nats-Service-Error"
@@ -226,7 +228,7 @@ def check_delay(text: str | None, *, now_ms: int) -> None:
         Timeout: nothing was done.
 
     """
-    if text is None or not text.isdigit():
+    if text is None or not (text.isascii() and text.isdigit()) or len(text) > LONGEST_MOMENT:
         return
     late_ms = now_ms - int(text)
     if 0 < late_ms <= LONGEST_DELAY_MS:

@@ -438,7 +438,7 @@ class NatsBus:
 
 
 def _mended(node: str) -> str:
-    return f"cnm.v1.on.{node}.mended"
+    return f"cnm.v1.on.{node_token(node)}.mended"
 
 
 async def _stop(service: Service) -> None:
@@ -635,18 +635,14 @@ class _Answerer:
             call = _call_of(headers, trace.trace_id, arrived)
             set_current_call(call)
             with telemetry.span(f"process {subject_class(request.subject)}", kind="server"):
-                async with asyncio.timeout(call.left_s()) as scope:
-                    if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
-                        return await self._once(route, request, call, self._replies)
-                    return await self._handle(route, request)
-        except TimeoutError as error:
-            told = _too_late(call) if scope.expired() else _told(error, request.subject, trace.trace_id)
-            return _refusal(told)
+                if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
+                    return await self._once(route, request, call, self._replies)
+                return await self._handle(route, request, call)
         except Exception as error:  # noqa: BLE001  # whatever it was, the caller is told
             return _refusal(_told(error, request.subject, trace.trace_id))
 
-    async def _handle(self, route: Route, request: Request) -> tuple[bytes, dict[str, str]]:
-        async with AsyncExitStack() as held:
+    async def _handle(self, route: Route, request: Request, call: Call) -> tuple[bytes, dict[str, str]]:
+        async with _in_time(call), AsyncExitStack() as held:
             with waiting_for("requests that came before it"):
                 await held.enter_async_context(self._admission[route.urgent].turn(_client_of(request)))
                 command = decode(route.command, request.data, check=route.check)
@@ -661,41 +657,76 @@ class _Answerer:
         key = f"{request.subject}:{call.request_id}"
         digest = hashlib.sha256(request.data).hexdigest()
         claim = secrets.token_hex(8)
-        while True:
-            state, found = await replies.claim(key, digest, claim, lease_ms=int(CLAIM_LEASE_S * 1000))
-            match state:
-                case "new":
-                    break
-                case "other":
-                    raise Conflict(f"request id {call.request_id!r} came before with another body")
-                case "full":
-                    raise Unavailable(f"more than {MOST_KEPT} request ids came within ten minutes: try again later")
-                case "done":
-                    reply = msgspec.msgpack.decode(found, type=KeptReply)
-                    return reply.body, reply.headers
-            with waiting_for(f"the first answer to request {call.request_id!r}"):
-                await asyncio.sleep(RETRY_FIRST_S)
+        async with _in_time(call):
+            former = await _former(replies, key, digest, claim, call.request_id)
+        if former is not None:
+            return former.body, former.headers
         renewing = self._tasks.create_task(_renew(replies, key, claim))
         claimed = Claimed(key=key, digest=digest, claim=claim)
         set_current_call(dataclasses.replace(call, claimed=claimed))
         try:
-            outcome = await self._handle(route, request)
+            outcome = await self._handle(route, request, call)
         except Exception as error:
             refused = _told(error, request.subject, call.trace_id)
             if refused.code in NEVER_REPLAYED:
                 self._tasks.create_task(_quietly(replies.drop(key, claim)))
             else:
-                await _quietly(_keep(replies, key, digest, claim, _refusal(refused)))
+                await self._keep(replies, claimed, _refusal(refused), call)
             raise refused from error
         except BaseException:  # no time is left to wait for a store that may be what took it
             self._tasks.create_task(_quietly(replies.drop(key, claim)))
             raise
         else:
             if not claimed.answered:
-                await _quietly(_keep(replies, key, digest, claim, outcome))
+                await self._keep(replies, claimed, outcome, call)
             return outcome
         finally:
             renewing.cancel()
+
+    async def _keep(
+        self, replies: Replies, claimed: Claimed, outcome: tuple[bytes, dict[str, str]], call: Call
+    ) -> None:
+        """Keep a reply, and wait for that no longer than the caller does: what was done is told in any case."""
+        keeping = replies.keep(claimed.key, claimed.digest, claimed.claim, kept(*outcome), for_s=KEPT_REPLY_S)
+        await asyncio.wait((self._tasks.create_task(_quietly(keeping)),), timeout=call.wait_s())
+
+
+async def _former(replies: Replies, key: str, digest: str, claim: str, request_id: str) -> KeptReply | None:
+    """Return the reply that a request has already; None when this try of it is to carry it out.
+
+    Raises:
+        Conflict: the id came with another body.
+        Unavailable: too many ids are remembered.
+    """
+    while True:
+        state, found = await replies.claim(key, digest, claim, lease_ms=int(CLAIM_LEASE_S * 1000))
+        match state:
+            case "new":
+                return None
+            case "done":
+                return msgspec.msgpack.decode(found, type=KeptReply)
+            case "other":
+                raise Conflict(f"request id {request_id!r} came before with another body")
+            case "full":
+                raise Unavailable(f"more than {MOST_KEPT} request ids came within ten minutes: try again later")
+        with waiting_for(f"the first answer to request {request_id!r}"):
+            await asyncio.sleep(RETRY_FIRST_S)
+
+
+@asynccontextmanager
+async def _in_time(call: Call) -> AsyncIterator[None]:
+    """End the body when the time to work is over.
+
+    Raises:
+        Timeout: it was; the message says what was waited for.
+    """
+    try:
+        async with asyncio.timeout(call.left_s()) as scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise _too_late(call) from None
 
 
 def _too_late(call: Call) -> Timeout:
@@ -706,10 +737,6 @@ def _too_late(call: Call) -> Timeout:
 
 
 NEVER_REPLAYED = (Unavailable.code, Timeout.code)
-
-
-async def _keep(replies: Replies, key: str, digest: str, claim: str, outcome: tuple[bytes, dict[str, str]]) -> None:
-    await replies.keep(key, digest, claim, kept(*outcome), for_s=KEPT_REPLY_S)
 
 
 async def _renew(replies: Replies, key: str, claim: str) -> None:

@@ -312,6 +312,22 @@ async def test_passed_deadline_is_told_though_the_replies_are_not_to_be_had(serv
         silent.set()
 
 
+async def test_what_was_done_in_time_is_told_so_though_its_reply_takes_too_long_to_keep(served, client):
+    kept = asyncio.Event()
+
+    class Slow(MemoryReplies):
+        async def keep(self, *args, **more):
+            await kept.wait()
+
+    async def work(command):
+        return Echoed(text="done")
+
+    async with served(work, replies=Slow(), once=True):
+        reply = await ask(client, Cnm_Request_Id="r1", Cnm_Deadline_Ms="200")
+        kept.set()
+    assert json.loads(reply.data)["text"] == "done"
+
+
 async def test_request_whose_turn_comes_after_its_deadline_is_never_begun(served, client, wait_for):
     begun, go = [], asyncio.Event()
 
@@ -344,6 +360,12 @@ async def test_deadline_reaches_the_handler_and_what_it_asks(served, client):
         await NatsBus(client).ask(Echo())
         set_current_call(None)
     assert [round(each, 1) for each in seen] == [1.8, 9.5, 2.7]
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "²", "٣", "9" * 5000])
+async def test_malformed_moment_of_a_deadline_counts_as_none(served, client, text):
+    async with served():
+        assert "text" in json.loads((await ask(client, Cnm_Deadline_At=text)).data)
 
 
 @pytest.mark.parametrize(("late_ms", "code"), [(1500, "timeout"), (-2000, None), (120_000, None)])
