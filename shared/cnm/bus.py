@@ -14,17 +14,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
-import msgspec
-
 from cnm.errors import Invalid, Timeout
 from cnm.messages.message import Command
+from cnm.replies import Claimed
 
 DEFAULT_DEADLINE_MS = 10_000
 UNDO_SHARE, UNDO_MOST_S = 0.1, 0.5
 """Work ends so much before its deadline, so that it is undone, and the caller told, in time."""
-KEPT_REPLY_S = 600
-MOST_KEPT = 500_000
-"""So many replies are kept at once: some 300 MB in Redis; 800 new ids a second fill it."""
 MAX_DEADLINE_MS = 600_000
 
 TRACEPARENT = "traceparent"
@@ -32,6 +28,8 @@ REQUEST_ID = "Cnm-Request-Id"
 DEADLINE_MS = "Cnm-Deadline-Ms"
 DEADLINE_AT = "Cnm-Deadline-At"
 """The same on the clock of the sender, in milliseconds since 1970: what was delayed on its way must not be done."""
+ORIGIN_ID = "Cnm-Origin-Request-Id"
+"""Tells a worker which client's request it works for; unlike ``Cnm-Request-Id`` it makes nothing idempotent."""
 LONGEST_MOMENT = 15
 """Digits of a moment in milliseconds, for some thirty thousand years."""
 LONGEST_DELAY_MS = 60_000
@@ -78,17 +76,6 @@ class Route:
 
 
 @dataclass(kw_only=True)
-class Claimed:
-    """A request that is carried out once: which (``key``, ``digest`` of its body), and which try (``claim``)."""
-
-    key: str
-    digest: str
-    claim: str
-    answered: bool = False
-    """Whether the reply was kept in one step with what the request did."""
-
-
-@dataclass(kw_only=True)
 class Progress:
     """What a call waits for, and whether what it had done is still being undone."""
 
@@ -122,18 +109,6 @@ class Call:
 
 
 _call: ContextVar[Call | None] = ContextVar("cnm_call", default=None)
-
-
-class KeptReply(msgspec.Struct, frozen=True):
-    """A reply as kept: its body, and the headers of its error."""
-
-    body: bytes
-    headers: dict[str, str]
-
-
-def kept(body: bytes, headers: dict[str, str]) -> bytes:
-    """Return a reply the way that it is kept."""
-    return msgspec.msgpack.encode(KeptReply(body, headers))
 
 
 def current_call() -> Call | None:

@@ -6,15 +6,12 @@ after its caller gave up is never sent. A reply waits for the server to come bac
 """
 
 import asyncio
-import dataclasses
-import hashlib
 import itertools
 import os
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -29,36 +26,23 @@ from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from cnm import telemetry
-from cnm.admission import Admission
 from cnm.bus import (
     DEADLINE_AT,
     DEADLINE_MS,
     DEFAULT_DEADLINE_MS,
     ERROR,
     ERROR_CODE,
-    KEPT_REPLY_S,
     MESSAGE_ID,
-    MOST_KEPT,
+    ORIGIN_ID,
     REQUEST_ID,
-    UNDO_MOST_S,
-    UNDO_SHARE,
-    Call,
-    Claimed,
-    KeptReply,
-    KeyedOrder,
     Route,
-    check_delay,
     current_call,
-    kept,
-    parse_deadline_ms,
-    set_current_call,
     subject_class,
     waiting_for,
 )
 from cnm.cancelling import end
 from cnm.errors import (
     CnmError,
-    Conflict,
     ErrorReply,
     Forbidden,
     Internal,
@@ -68,18 +52,16 @@ from cnm.errors import (
     Undelivered,
     Unsupported,
     from_reply,
-    to_reply,
 )
-from cnm.messages.message import Command, check_size, decode, decode_trusted, encode, schema
+from cnm.messages.message import Command, decode_trusted, encode, schema
 from cnm.nats_access import access, is_refusal, without_secrets
+from cnm.nats_answerer import Answerer
+from cnm.replies import Replies
 from cnm.store import OutgoingEvent, RecalledEvent
 from cnm.tally import Requests
 from cnm.types import node_token
 
 R = TypeVar("R")
-
-ORIGIN_ID = "Cnm-Origin-Request-Id"
-"""Tells a worker which client's request it works for; unlike ``Cnm-Request-Id`` it makes nothing idempotent."""
 
 STREAM = "CNM_EVENTS"
 EVENTS = "cnm.v1.event.>"
@@ -91,12 +73,6 @@ GRACE_S = 0.25
 RESEND_S = 1.5
 STREAM_READY_S = 10.0
 RECALL_TIMEOUT_S = 5.0
-CLAIM_LEASE_S = 5.0
-CLAIM_RENEW_S = 1.5
-MAX_REQUEST_ID = 256
-WAITING_PER_ANSWERED = 32
-MOST_WAITING_BYTES = 64 * 1024 * 1024
-TAKE_FOR_S = 0.004
 STOP_S = 5.0
 CLOSED_PERIOD_S = 1.0
 
@@ -168,33 +144,6 @@ async def connect(url: str, *, name: str, wait_s: float | None = None) -> Client
 async def _abandon(client: Client, connecting: asyncio.Future[None]) -> None:
     await end((connecting,))
     await client.close()
-
-
-class Replies(Protocol):
-    """Keeps the replies of requests that carry an id, so that a repeat does nothing twice.
-
-    ``claim`` names one try of a request, by one worker: a try that lost its claim keeps and drops nothing.
-    """
-
-    async def claim(self, key: str, digest: str, claim: str, *, lease_ms: int) -> tuple[str, bytes]:
-        """Claim a request.
-
-        It is ``new``, ``pending``, ``other`` (the id came with another body), ``done`` with its reply, or there is no
-        room for another (``full``).
-        """
-        ...
-
-    async def renew(self, key: str, claim: str, *, lease_ms: int) -> None:
-        """Hold on to a claim."""
-        ...
-
-    async def keep(self, key: str, digest: str, claim: str, reply: bytes, *, for_s: int) -> None:
-        """Keep the reply of a claimed request."""
-        ...
-
-    async def drop(self, key: str, claim: str) -> None:
-        """Forget a claimed request: it may be tried again."""
-        ...
 
 
 class NatsBus:
@@ -319,7 +268,7 @@ class NatsBus:
         metadata = {"node": node} if node else {}
         config = ServiceConfig(name=name, version=version, description=description, metadata=metadata)
         async with asyncio.TaskGroup() as tasks:
-            answerer = _Answerer(self.client, tasks, replies, limit, self.requests)
+            answerer = Answerer(self.client, tasks, replies, limit, self.requests)
             service = Service(self.client, config)
             watching = tasks.create_task(self._watch_line())
             try:
@@ -473,7 +422,7 @@ async def _leave(subscription: Subscription) -> None:
         subscription._stop_processing()
 
 
-def _endpoint(route: Route, answerer: "_Answerer", *, queue: str, node: str | None) -> EndpointConfig:
+def _endpoint(route: Route, answerer: Answerer, *, queue: str, node: str | None) -> EndpointConfig:
     subject = route.command.subject_on(node)
     short = subject.removeprefix("cnm.v1.").removeprefix(f"on.{node_token(node)}." if node else "")
 
@@ -548,248 +497,3 @@ def _error_of(reply: Msg, subject: str) -> CnmError:
     if isinstance(error, Timeout) and current_call() is not None:  # whoever is answered wants to know who was late
         return Timeout(f"{subject}: {error.message}", **error.details)
     return error
-
-
-def _client_of(request: Request) -> str:
-    """Return the inbox that a request came with, without what tells one request of the client from another."""
-    return request._msg.reply.rpartition(".")[0]
-
-
-class _Answerer:
-    """Answers requests, each in a task of its own."""
-
-    def __init__(
-        self, client: Client, tasks: asyncio.TaskGroup, replies: Replies | None, limit: int, requests: Requests
-    ) -> None:
-        self.stopping = False
-        self._requests = requests
-        self._client = client
-        self._tasks = tasks
-        self._replies = replies
-        self._room = {urgent: asyncio.Semaphore(limit) for urgent in (False, True)}
-        most = limit * WAITING_PER_ANSWERED
-        self._admission = {
-            urgent: Admission(
-                most=most, most_of_one=most // 8, most_bytes=MOST_WAITING_BYTES, at_once=max(1, limit // 8)
-            )
-            for urgent in (False, True)
-        }
-        self._order = KeyedOrder()
-        self._paused = 0.0
-
-    async def spawn(self, route: Route, request: Request) -> None:
-        try:
-            check_size(request.data)
-            self._admission[route.urgent].take(_client_of(request), len(request.data))
-        except CnmError as error:
-            self._requests.answer(subject_class(route.command.subject), str(error.status), 0.0)
-            if request._msg.reply:
-                await self._reply(request, *_refusal(error))
-        else:
-            self._tasks.create_task(self._answer(route, request))
-        await self._pause()
-
-    async def _pause(self) -> None:
-        """Let others have a turn now and then: nats-py goes through all that has come without a pause."""
-        if time.monotonic() - self._paused > TAKE_FOR_S:
-            await asyncio.sleep(0)
-            self._paused = time.monotonic()
-
-    async def _answer(self, route: Route, request: Request) -> None:
-        arrived = time.monotonic()
-        self._requests.open += 1
-        try:
-            body, headers = await self._outcome(route, request, arrived)
-            subject = subject_class(route.command.subject)
-            self._requests.answer(subject, headers.get(ERROR_CODE), time.monotonic() - arrived)
-            if request._msg.reply:
-                await self._reply(request, body, headers)
-        finally:
-            self._requests.open -= 1
-            self._admission[route.urgent].give_back(_client_of(request), len(request.data))
-
-    async def _reply(self, request: Request, body: bytes, headers: dict[str, str]) -> None:
-        """Send a reply; while NATS is away, try on for as long as the caller waits."""
-        call = current_call()
-        until = time.monotonic() + call.wait_s() if call is not None else 0.0
-        while True:
-            try:
-                await self._client.publish(request._msg.reply, body, headers=headers or None)
-            except MaxPayloadError:
-                limit = self._client.max_payload
-                reason = f"the reply has {len(body)} bytes, NATS takes {limit}; ask for less with filters or limit"
-                body, headers = _refusal(Unsupported(reason))
-            except (NatsError, OSError) as error:
-                if self.stopping or self._client.is_closed or time.monotonic() >= until:
-                    log.warning("reply.lost", subject=request.subject, error=repr(error))
-                    return
-                await asyncio.sleep(RETRY_FIRST_S)
-            else:
-                return
-
-    async def _outcome(self, route: Route, request: Request, arrived: float) -> tuple[bytes, dict[str, str]]:
-        headers = {name.lower(): value for name, value in (request.headers or {}).items()}
-        trace = telemetry.extract(headers)
-        telemetry.set_current_trace(trace)
-        try:
-            call = _call_of(headers, trace.trace_id, arrived)
-            set_current_call(call)
-            with telemetry.span(f"process {subject_class(request.subject)}", kind="server"):
-                if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
-                    return await self._once(route, request, call, self._replies)
-                return await self._handle(route, request, call)
-        except Exception as error:  # noqa: BLE001  # whatever it was, the caller is told
-            return _refusal(_told(error, request.subject, trace.trace_id))
-
-    async def _handle(self, route: Route, request: Request, call: Call) -> tuple[bytes, dict[str, str]]:
-        async with _in_time(call), AsyncExitStack() as held:
-            with waiting_for("requests that came before it"):
-                await held.enter_async_context(self._admission[route.urgent].turn(_client_of(request)))
-                command = decode(route.command, request.data, check=route.check)
-                if route.order_by is not None:
-                    await held.enter_async_context(self._order.turn(route.order_by(command)))
-                await held.enter_async_context(self._room[route.urgent])
-            return encode(await route.handler(command)), {}
-
-    async def _once(
-        self, route: Route, request: Request, call: Call, replies: Replies
-    ) -> tuple[bytes, dict[str, str]]:
-        key = f"{request.subject}:{call.request_id}"
-        digest = hashlib.sha256(request.data).hexdigest()
-        claim = secrets.token_hex(8)
-        async with _in_time(call):
-            former = await _former(replies, key, digest, claim, call.request_id)
-        if former is not None:
-            return former.body, former.headers
-        renewing = self._tasks.create_task(_renew(replies, key, claim))
-        claimed = Claimed(key=key, digest=digest, claim=claim)
-        set_current_call(dataclasses.replace(call, claimed=claimed))
-        try:
-            outcome = await self._handle(route, request, call)
-        except Exception as error:
-            refused = _told(error, request.subject, call.trace_id)
-            if refused.code in NEVER_REPLAYED:
-                self._tasks.create_task(_quietly(replies.drop(key, claim)))
-            else:
-                await self._keep(replies, claimed, _refusal(refused), call)
-            raise refused from error
-        except BaseException:  # no time is left to wait for a store that may be what took it
-            self._tasks.create_task(_quietly(replies.drop(key, claim)))
-            raise
-        else:
-            if not claimed.answered:
-                await self._keep(replies, claimed, outcome, call)
-            return outcome
-        finally:
-            renewing.cancel()
-
-    async def _keep(
-        self, replies: Replies, claimed: Claimed, outcome: tuple[bytes, dict[str, str]], call: Call
-    ) -> None:
-        """Keep a reply, and wait for that no longer than the caller does: what was done is told in any case."""
-        keeping = replies.keep(claimed.key, claimed.digest, claimed.claim, kept(*outcome), for_s=KEPT_REPLY_S)
-        await asyncio.wait((self._tasks.create_task(_quietly(keeping)),), timeout=call.wait_s())
-
-
-async def _former(replies: Replies, key: str, digest: str, claim: str, request_id: str) -> KeptReply | None:
-    """Return the reply that a request has already; None when this try of it is to carry it out.
-
-    Raises:
-        Conflict: the id came with another body.
-        Unavailable: too many ids are remembered.
-    """
-    while True:
-        state, found = await replies.claim(key, digest, claim, lease_ms=int(CLAIM_LEASE_S * 1000))
-        match state:
-            case "new":
-                return None
-            case "done":
-                return msgspec.msgpack.decode(found, type=KeptReply)
-            case "other":
-                raise Conflict(f"request id {request_id!r} came before with another body")
-            case "full":
-                raise Unavailable(f"more than {MOST_KEPT} request ids came within ten minutes: try again later")
-        with waiting_for(f"the first answer to request {request_id!r}"):
-            await asyncio.sleep(RETRY_FIRST_S)
-
-
-@asynccontextmanager
-async def _in_time(call: Call) -> AsyncIterator[None]:
-    """End the body when the time to work is over.
-
-    Raises:
-        Timeout: it was; the message says what was waited for.
-    """
-    try:
-        async with asyncio.timeout(call.left_s()) as scope:
-            yield
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise _too_late(call) from None
-
-
-def _too_late(call: Call) -> Timeout:
-    about = call.progress
-    waited = f"; it waited for {', '.join(dict.fromkeys(about.waiting_for))}" if about.waiting_for else ""
-    end = "is being undone" if about.undoing else "was undone"
-    return Timeout(f"not finished before the deadline{waited}; what had been done {end}")
-
-
-NEVER_REPLAYED = (Unavailable.code, Timeout.code)
-
-
-async def _renew(replies: Replies, key: str, claim: str) -> None:
-    while True:
-        await asyncio.sleep(CLAIM_RENEW_S)
-        await _quietly(replies.renew(key, claim, lease_ms=int(CLAIM_LEASE_S * 1000)))
-
-
-async def _quietly(work: Awaitable[None]) -> None:
-    """Let what was done, or refused, be told even when the store of replies is gone by then."""
-    try:
-        await work
-    except CnmError as error:
-        log.warning("replies.unreachable", error=error.message)
-
-
-def _call_of(headers: Mapping[str, str], trace_id: str, arrived: float) -> Call:
-    """Read what a request's headers say of the call.
-
-    Raises:
-        Invalid: the deadline or the request id is malformed.
-        Timeout: the deadline passed while it was on its way.
-    """
-    wait_s = parse_deadline_ms(headers.get(DEADLINE_MS.lower())) / 1000
-    check_delay(headers.get(DEADLINE_AT.lower()), now_ms=int(time.time() * 1000))
-    request_id = headers.get(REQUEST_ID.lower())
-    if request_id is not None and not 0 < len(request_id) <= MAX_REQUEST_ID:
-        raise Invalid.at(REQUEST_ID, request_id[:MAX_REQUEST_ID], f"expected 1 to {MAX_REQUEST_ID} characters")
-    origin = request_id or headers.get(ORIGIN_ID.lower()) or secrets.token_hex(16)
-    work_s = wait_s - min(UNDO_MOST_S, wait_s * UNDO_SHARE)
-    return Call(request_id=origin, trace_id=trace_id, deadline=arrived + work_s, reply_by=arrived + wait_s)
-
-
-def _told(error: Exception, subject: str, trace_id: str) -> CnmError:
-    """Say an error the way that a caller is told; what is no refusal is our bug, and is logged."""
-    if isinstance(error, CnmError):
-        return error
-    if isinstance(error, ExceptionGroup) and error.split(CnmError)[1] is None:
-        leaves = list(_leaves(error))
-        return type(leaves[0])("; ".join(leaf.message for leaf in leaves), **leaves[0].details)
-    log.error("handler.failed", subject=subject, trace_id=trace_id, exc_info=error)
-    return Internal(f"internal error, trace {trace_id}", trace_id=trace_id)
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[CnmError]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
-        else:
-            yield each
-
-
-def _refusal(error: CnmError) -> tuple[bytes, dict[str, str]]:
-    sentence = " ".join(error.message.split())
-    headers = {ERROR_CODE: str(error.status), ERROR: sentence.encode("ascii", "replace").decode()[:1000]}
-    return encode(to_reply(error)), headers

@@ -2,8 +2,8 @@
 
 from redis.asyncio import Redis
 
-from cnm.bus import MOST_KEPT
 from cnm.redis_store import COUNTED, KEEP_REPLY, REQUESTS, translated
+from cnm.replies import MOST_KEPT
 
 _CLAIM = (
     KEEP_REPLY

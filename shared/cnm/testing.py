@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from cnm import telemetry
-from cnm.bus import DEFAULT_DEADLINE_MS, MOST_KEPT, Call, KeyedOrder, Route, current_call, set_current_call
+from cnm.bus import DEFAULT_DEADLINE_MS, Call, KeyedOrder, Route, current_call, set_current_call
 from cnm.errors import CnmError, ErrorReply, Timeout, Unavailable, Undelivered, from_reply, to_reply
 from cnm.messages.message import Command, decode, decode_trusted, encode
+from cnm.replies import MOST_KEPT
 from cnm.store import (
     Busy,
     Changes,

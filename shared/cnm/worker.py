@@ -29,7 +29,8 @@ from cnm.errors import CnmError, Unavailable
 from cnm.messages.drift import Compare, Comparison, Difference
 from cnm.messages.node import Heartbeat
 from cnm.metrics import COMPARED, COMPARISON_TIMES, COMPARISONS, Check, Sample, Source
-from cnm.nats_bus import NatsBus, Replies, connect
+from cnm.nats_bus import NatsBus, connect
+from cnm.replies import Replies
 from cnm.scrape import Scrape
 from cnm.settings import WorkerSettings
 from cnm.tally import Turns

@@ -18,10 +18,11 @@ import msgspec
 import structlog
 
 from cnm import telemetry
-from cnm.bus import KEPT_REPLY_S, Bus, Call, Claimed, current_call, kept, set_current_call, subject_class, written
+from cnm.bus import Bus, Call, current_call, set_current_call, subject_class, written
 from cnm.errors import CnmError, Conflict, Invalid, NotFound, Timeout, Unavailable, Undelivered
 from cnm.messages.ipam_driver import driver_subject
 from cnm.messages.message import Command, decode_trusted, encode
+from cnm.replies import KEPT_REPLY_S, Claimed, kept
 from cnm.store import (
     Busy,
     Changes,

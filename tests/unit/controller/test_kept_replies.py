@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cnm.bus import Call, Claimed, KeptReply, set_current_call
+from cnm.bus import Call, set_current_call
 from cnm.messages.endpoint import (
     CreateEndpoint,
     DeleteEndpoint,
@@ -30,6 +30,7 @@ from cnm.messages.sandbox import (
     UnpublishFromSandbox,
     UpdateSandbox,
 )
+from cnm.replies import Claimed, KeptReply
 from cnm.testing import ManualClock, MemoryBus, MemoryStore
 from cnm_controller.founding import found
 from cnm_controller.handlers import routes
