@@ -153,6 +153,13 @@ class NftFirewall:
         return watching_tables(heard, (TABLE,), lambda: self._kernel.port)
 
 
+class _Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What the table was made of, and how the kernel lists what came of it."""
+
+    of: str
+    listed: list[Any]
+
+
 class _Kernel:
     """What runs in the thread."""
 
@@ -184,17 +191,19 @@ class _Kernel:
 
     def _recall(self) -> list[object]:
         """Return how the kernel listed the table when it was made of this very structure."""
-        try:
-            remembered = msgspec.json.decode(self._memory.read_bytes() if self._memory else b"{}")
-        except (OSError, msgspec.DecodeError):
+        if self._memory is None:
             return []
-        return remembered["listed"] if remembered.get("made of") == STRUCTURE else []
+        try:
+            remembered = msgspec.json.decode(self._memory.read_bytes(), type=_Made)
+        except (OSError, msgspec.DecodeError):  # nothing, or nothing that can be read: made anew
+            return []
+        return remembered.listed if remembered.of == STRUCTURE else []
 
     def _remember(self) -> None:
         if self._memory is not None:
             new = self._memory.with_suffix(".new")
             with suppress(OSError):  # a disk that is full has the next process make it anew
-                new.write_bytes(msgspec.json.encode({"made of": STRUCTURE, "listed": self._structure}))
+                new.write_bytes(msgspec.json.encode(_Made(of=STRUCTURE, listed=self._structure)))
                 new.replace(self._memory)
 
     def make_table(self) -> None:

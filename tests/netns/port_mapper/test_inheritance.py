@@ -166,3 +166,14 @@ def test_without_anybody_who_keeps_them_ports_are_bound_anew(start, c1, host, wi
         wire.tcp(host, "::1", 8080)
     start(run_dir=str(tmp_path)).ask("converge", piece(c1.command(bound=bound)))
     assert wire.tcp(host, "::1", 8080).startswith("c1 ")
+
+
+@pytest.mark.parametrize("remembered", [b"", b"[]", b"{}", b'{"of": 1, "listed": []}', b"\xff"])
+def test_a_memory_of_the_table_that_cannot_be_read_is_none(start_heir, c1, lan, wire, tmp_path, remembered):
+    c1.serve(80)
+    first = start_heir()
+    bound = first.publish(c1.command(TCP))
+    first.kill()
+    (tmp_path / "ports-table.json").write_bytes(remembered)
+    start_heir().ask("converge", piece(c1.command(bound=bound)))
+    assert wire.tcp(lan, HOST, 8080).startswith("c1 ")
