@@ -86,8 +86,18 @@ def told(installation):
     return "\n".join([installation.log(), *shown])
 
 
-def test_user_and_password_of_both_servers(stopped_installation, servers):
-    servers.nats(f'authorization {{ user: cnm, password: "{SECRET}" }}')
+WORKERS_MAY = """permissions { publish: ["cnm.v1.>", "$SRV.>", "_INBOX.>", "$JS.API.>"], \
+subscribe: ["cnm.v1.>", "$SRV.>", "_INBOX.>"] }"""
+CLIENTS_MAY = """permissions { publish: ["cnm.v1.network.>", "$SRV.PING.>"], \
+subscribe: ["_INBOX.>", "cnm.v1.event.>"] }"""
+
+
+def test_user_and_password_of_both_servers_and_no_more_rights_than_needed(stopped_installation, servers):
+    """As docs/security.md says what workers and clients need."""
+    servers.nats(
+        f'authorization {{ users = [ {{ user: cnm, password: "{SECRET}", {WORKERS_MAY} }}, '
+        f'{{ user: other, password: "x", {CLIENTS_MAY} }} ] }}'
+    )
     servers.redis("--requirepass", SECRET)
     stopped_installation.env |= {
         "CNM_NATS_URL": f"nats://cnm:{SECRET}@127.0.0.1:{PORT}",
@@ -95,6 +105,9 @@ def test_user_and_password_of_both_servers(stopped_installation, servers):
     }
     work(stopped_installation)
     assert SECRET not in told(stopped_installation)
+    assert "Permissions Violation" not in stopped_installation.log()
+    theirs = {"CNM_NATS_URL": f"nats://other:x@127.0.0.1:{PORT}"}
+    assert stopped_installation.cnm("network", "ls", **theirs).returncode == 0
     titles = subprocess.run(["ps", "axo", "args"], capture_output=True, text=True, check=True).stdout
     assert f"cnm:{SECRET}" not in titles
 
