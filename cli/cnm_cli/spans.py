@@ -5,12 +5,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import msgspec
-
-from cnm.telemetry import SPANS_SUBJECT, SpanRecord
+from cnm.spans import SPANS_SUBJECT, SpanRecord, decode_spans
 from cnm_cli.client import Client
 
-QUIET_S = 0.3
+QUIET_S = 0.6
+"""Longer than the workers keep spans to themselves."""
 
 
 class Spans:
@@ -24,7 +23,7 @@ class Spans:
 
     def hear(self, message: bytes) -> None:
         """Take in a message of a worker's."""
-        for span in msgspec.json.decode(message, type=list[SpanRecord]):
+        for span in decode_spans(message):
             self._traces.setdefault(span.trace_id, []).append(span)
             self._heard_at[span.trace_id] = self._clock()
         self._news.set()

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cnm.errors import CnmError
-from cnm.telemetry import SpanRecord, Trace
+from cnm.spans import SpanRecord
+from cnm.trace import Trace
 from cnm_cli import stage
 from cnm_cli.client import Body, Client
 from cnm_cli.request import address, ask, with_client
@@ -196,7 +197,7 @@ class Play:
         head("What the attach of web did")
         with step("the trace of sandbox.connect is complete") as remarks:
             services = sorted({span.service for span in spans})
-            _expect(len(services) >= 5 and any("steps" in span.attributes for span in spans), f"only {services}")
+            _expect(len(services) >= 5 and any(span.events for span in spans), f"only {services}")
             remarks.append(f"{len(spans)} spans of {len(services)} processes")
         self._narrator.text(waterfall(spans))
 

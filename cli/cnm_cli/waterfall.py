@@ -1,8 +1,9 @@
 """Draws a trace: who did what, when, and how long it took."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
-from cnm.telemetry import SpanRecord
+from cnm.spans import SpanRecord
 
 BAR = 24
 """The width of the bar that shows a span's place in the whole."""
@@ -22,11 +23,14 @@ def waterfall(spans: Sequence[SpanRecord], *, steps: bool = True) -> str:
     first = min(span.start_ns for span in spans)
     whole_ns = max(1, max(span.end_ns for span in spans) - first)
     width = max(len("service"), *(len(span.service) for span in spans))
-    lines = [f"{'service':{width}}  {'span':{NAME}} {'at ms':>8} {'ms':>8}"]
+    lines = [
+        f"trace {spans[0].trace_id}, {_moment(first)}",
+        f"{'service':{width}}  {'span':{NAME}} {'at ms':>8} {'ms':>8}",
+    ]
     for span, indent in _in_order(spans):
         name = _cut(f"{indent}{span.name}", NAME)
         at_ms, took_ms = (span.start_ns - first) / 1e6, (span.end_ns - span.start_ns) / 1e6
-        failed = f"  failed: {span.error}" if span.error else ""
+        failed = f"  {span.attributes.get('error.type', 'failed')}: {span.error}" if span.error else ""
         line = f"{span.service:{width}}  {name:{NAME}} {at_ms:8.1f} {took_ms:8.1f}  {_bar(span, first, whole_ns)}"
         lines.append(f"{line}{failed}".rstrip())
         if steps:
@@ -52,6 +56,10 @@ def _walk(
         yield from _walk(below, span.span_id, depth + 1)
 
 
+def _moment(nanoseconds: int) -> str:
+    return f"{datetime.fromtimestamp(nanoseconds / 1e9, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
 def _bar(span: SpanRecord, first: int, whole_ns: int) -> str:
     begin = (span.start_ns - first) * BAR // whole_ns
     length = max(1, round((span.end_ns - span.start_ns) * BAR / whole_ns))
@@ -60,7 +68,7 @@ def _bar(span: SpanRecord, first: int, whole_ns: int) -> str:
 
 
 def _steps(span: SpanRecord) -> list[str]:
-    found = [line.strip() for line in str(span.attributes.get("steps", "")).splitlines() if line.strip()]
+    found = [str(event.attributes.get("cnm.step", event.name)) for event in span.events]
     shown = [f"· {_cut(step, STEP)}" for step in found[:STEPS_SHOWN]]
     return shown + ([f"· and {len(found) - STEPS_SHOWN} more"] if len(found) > STEPS_SHOWN else [])
 

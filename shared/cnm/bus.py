@@ -24,6 +24,8 @@ UNDO_SHARE, UNDO_MOST_S = 0.1, 0.5
 MAX_DEADLINE_MS = 600_000
 
 TRACEPARENT = "traceparent"
+TRACE_ID = "Cnm-Trace-Id"
+"""Of a refusal: the trace in which it was refused."""
 REQUEST_ID = "Cnm-Request-Id"
 DEADLINE_MS = "Cnm-Deadline-Ms"
 DEADLINE_AT = "Cnm-Deadline-At"

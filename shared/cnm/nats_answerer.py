@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.micro.request import Request
 
-from cnm import telemetry
+from cnm import telemetry, trace
 from cnm.admission import Admission
 from cnm.bus import (
     DEADLINE_AT,
@@ -25,6 +25,7 @@ from cnm.bus import (
     ERROR_CODE,
     ORIGIN_ID,
     REQUEST_ID,
+    TRACE_ID,
     UNDO_MOST_S,
     UNDO_SHARE,
     Call,
@@ -132,17 +133,19 @@ class Answerer:
 
     async def _outcome(self, route: Route, request: Request, arrived: float) -> tuple[bytes, dict[str, str]]:
         headers = {name.lower(): value for name, value in (request.headers or {}).items()}
-        trace = telemetry.extract(headers)
-        telemetry.set_current_trace(trace)
+        asked = trace.extract(headers)
+        trace.set_current_trace(asked)
+        about = subject_class(request.subject)
         try:
-            call = _call_of(headers, trace.trace_id, arrived)
-            set_current_call(call)
-            with telemetry.span(f"process {subject_class(request.subject)}", kind="server"):
+            with telemetry.span(f"process {about}", "server", messaging("process", request.subject, about)):
+                call = _call_of(headers, asked.trace_id, arrived)
+                set_current_call(call)
+                telemetry.note({"cnm.request_id": call.request_id})
                 if route.once and REQUEST_ID.lower() in headers and self._replies is not None:
                     return await self._once(route, request, call, self._replies)
                 return await self._handle(route, request, call)
         except Exception as error:  # noqa: BLE001  # whatever it was, the caller is told
-            return _refusal(_told(error, request.subject, trace.trace_id))
+            return _refusal(_told(error, request.subject, asked.trace_id), asked.trace_id)
 
     async def _handle(self, route: Route, request: Request, call: Call) -> tuple[bytes, dict[str, str]]:
         async with _in_time(call), AsyncExitStack() as held:
@@ -174,7 +177,7 @@ class Answerer:
             if refused.code in NEVER_REPLAYED:
                 self._tasks.create_task(_quietly(replies.drop(key, claim)))
             else:
-                await self._keep(replies, claimed, _refusal(refused), call)
+                await self._keep(replies, claimed, _refusal(refused, call.trace_id), call)
             raise refused from error
         except BaseException:  # no time is left to wait for a store that may be what took it
             self._tasks.create_task(_quietly(replies.drop(key, claim)))
@@ -292,7 +295,20 @@ def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[CnmError]:
             yield each
 
 
-def _refusal(error: CnmError) -> tuple[bytes, dict[str, str]]:
+def _refusal(error: CnmError, trace_id: str | None = None) -> tuple[bytes, dict[str, str]]:
     sentence = " ".join(error.message.split())
     headers = {ERROR_CODE: str(error.status), ERROR: sentence.encode("ascii", "replace").decode()[:1000]}
+    if trace_id is not None:
+        headers[TRACE_ID] = trace_id
     return encode(to_reply(error)), headers
+
+
+def messaging(operation: str, subject: str, about: str) -> dict[str, str]:
+    """Return what the semantic conventions for messaging ask of a span, ``about`` being the subject's class."""
+    return {
+        "messaging.system": "nats",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": "send" if operation == "publish" else operation,
+        "messaging.destination.name": subject,
+        "messaging.destination.template": about,
+    }

@@ -25,7 +25,7 @@ from nats.js.errors import NoStreamResponseError, NotFoundError
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
-from cnm import telemetry
+from cnm import telemetry, trace
 from cnm.bus import (
     DEADLINE_AT,
     DEADLINE_MS,
@@ -55,7 +55,7 @@ from cnm.errors import (
 )
 from cnm.messages.message import Command, decode_trusted, encode, schema
 from cnm.nats_access import access, is_refusal, without_secrets
-from cnm.nats_answerer import Answerer
+from cnm.nats_answerer import Answerer, messaging
 from cnm.replies import Replies
 from cnm.store import OutgoingEvent, RecalledEvent
 from cnm.tally import Requests
@@ -180,12 +180,9 @@ class NatsBus:
         call = current_call()
         left_s = call.left_s() if call else (deadline_ms or DEFAULT_DEADLINE_MS) / 1000
         about = subject_class(subject)
-        span = telemetry.span(f"send {about}", kind="client", **{"messaging.system": "nats"})
+        span = telemetry.detail(f"send {about}", "client", messaging("send", subject, about))
         with self.requests.asking(about), span:
-            headers: dict[str, str] = {}
-            trace = telemetry.current_trace()
-            if trace is not None:
-                headers |= trace.headers()
+            headers = trace.outgoing_headers()
             if call is not None:
                 headers[ORIGIN_ID] = call.request_id
             if request_id is not None:
@@ -308,9 +305,18 @@ class NatsBus:
 
     async def _publish(self, event: OutgoingEvent) -> None:
         self._require_line()
-        await self.client.jetstream().publish(
-            event.subject, event.body.encode(), headers={MESSAGE_ID: event.id}, timeout=5
-        )
+        headers = {MESSAGE_ID: event.id}
+        if not event.traceparent:
+            await self._into_stream(event, headers)
+            return
+        about = event.subject.rpartition(".")[0]
+        cause = trace.extract({trace.TRACEPARENT: event.traceparent})
+        span = telemetry.span(f"publish {about}", "producer", messaging("publish", event.subject, about))
+        with trace.within(cause), span:
+            await self._into_stream(event, headers | trace.outgoing_headers())
+
+    async def _into_stream(self, event: OutgoingEvent, headers: dict[str, str]) -> None:
+        await self.client.jetstream().publish(event.subject, event.body.encode(), headers=headers, timeout=5)
 
     async def recall(self, limit: int) -> list[RecalledEvent]:
         """Return the last events of the stream, so many at most, oldest first.

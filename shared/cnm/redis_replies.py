@@ -65,20 +65,20 @@ class RedisReplies:
         self._drop = redis.register_script(_DROP)
 
     async def claim(self, key: str, digest: str, claim: str, *, lease_ms: int) -> tuple[str, bytes]:
-        async with translated():
+        async with translated("EVALSHA", "claim request"):
             row = await self._claim(keys=[_key(key), COUNTED], args=[digest, lease_ms, claim, self._most])
         return row[0].decode(), row[1] if len(row) > 1 else b""
 
     async def renew(self, key: str, claim: str, *, lease_ms: int) -> None:
-        async with translated():
+        async with translated("EVALSHA", "renew request"):
             await self._renew(keys=[_key(key)], args=[claim, lease_ms])
 
     async def keep(self, key: str, digest: str, claim: str, reply: bytes, *, for_s: int) -> None:
-        async with translated():
+        async with translated("EVALSHA", "keep reply"):
             await self._keep(keys=[_key(key), COUNTED], args=[digest, claim, reply, for_s])
 
     async def drop(self, key: str, claim: str) -> None:
-        async with translated():
+        async with translated("EVALSHA", "drop reply"):
             await self._drop(keys=[_key(key), COUNTED], args=[claim])
 
 

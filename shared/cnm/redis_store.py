@@ -6,7 +6,7 @@ Every script may run twice, for redis-py sends a command again when the line bro
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 
+from cnm import telemetry
 from cnm.bus import waiting_for
 from cnm.errors import Unavailable
 from cnm.redis_access import open_redis
@@ -221,7 +222,8 @@ for _, d in ipairs(A['deletes']) do
   redis.call('ZREM', P .. 'all:' .. d[1], d[2])
 end
 for _, e in ipairs(A['events']) do
-  redis.call('XADD', P .. 'outbox', '*', 'id', e['id'], 'subject', e['subject'], 'body', e['body'])
+  redis.call('XADD', P .. 'outbox', '*', 'id', e['id'], 'subject', e['subject'], 'body', e['body'],
+    'traceparent', e['traceparent'])
 end
 local r = A['reply']
 if r then keep_reply(P .. 'request:' .. r[1], r[2], r[3], ARGV[3], r[4], P .. 'requests') end
@@ -287,13 +289,32 @@ def connect(url: str) -> Redis:
 
 
 @asynccontextmanager
-async def translated() -> AsyncIterator[None]:
-    """Turn what redis-py raises into ``Unavailable``."""
+async def translated(command: str = "", script: str = "") -> AsyncIterator[None]:
+    """Turn what redis-py raises into ``Unavailable``; a named command is a span of the trace that it is sent in."""
     try:
-        with waiting_for("Redis"):
+        with database(command, script) if command else nullcontext(), waiting_for("Redis"):
             yield
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(f"Redis cannot be reached: {error}") from error
+
+
+_SCRIPTS = {
+    "find": _FIND,
+    "list": _LIST,
+    "snapshot": _SNAPSHOT,
+    "begin": _BEGIN,
+    "commit": _COMMIT,
+    "finish": _FINISH,
+    "renew": _RENEW,
+    "expired": _EXPIRED,
+}
+
+
+def database(command: str, script: str = "") -> AbstractContextManager[None]:
+    """Record a command to Redis, and the script that it runs, by the semantic conventions for databases."""
+    named = {"db.stored_procedure.name": script} if script else {}
+    about = {"db.system.name": "redis", "db.operation.name": command, **named}
+    return telemetry.detail(f"{command} {script}".strip(), "client", about)
 
 
 class RedisStore:
@@ -301,18 +322,11 @@ class RedisStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._find = redis.register_script(_FIND)
-        self._list = redis.register_script(_LIST)
-        self._snapshot = redis.register_script(_SNAPSHOT)
-        self._begin = redis.register_script(_BEGIN)
-        self._commit = redis.register_script(_COMMIT)
-        self._finish = redis.register_script(_FINISH)
-        self._renew = redis.register_script(_RENEW)
-        self._expired = redis.register_script(_EXPIRED)
+        self._scripts = {name: redis.register_script(text) for name, text in _SCRIPTS.items()}
 
     async def find(self, *lookups: Lookup) -> list[Found]:
         asked = [[each.kind, each.key, each.scope, each.children_kind, each.children] for each in lookups]
-        rows = await self._run(self._find, asked)
+        rows = await self._run("find", asked)
         return [
             Found(
                 document=_document(row[1]) if row[0] == b"one" else None,
@@ -323,7 +337,7 @@ class RedisStore:
         ]
 
     async def every(self, kind: str, *, index: str | None = None) -> list[Document]:
-        rows = await self._run(self._list, [kind, f"index:{index}" if index else f"all:{kind}"])
+        rows = await self._run("list", [kind, f"index:{index}" if index else f"all:{kind}"])
         return [_document(row) for row in rows]
 
     async def snapshot(
@@ -331,7 +345,7 @@ class RedisStore:
     ) -> Snapshot:
         known = -1 if known_clock is None else known_clock
         asked = {"kinds": kinds, "known": known, "journal": journal}
-        clock, rows, claimed, entries = await self._run(self._snapshot, asked)
+        clock, rows, claimed, entries = await self._run("snapshot", asked)
         if int(clock) == known:
             return Snapshot(clock=known, documents=None)
         documents = {kind: [_document(row) for row in part] for kind, part in zip(kinds, rows, strict=True)}
@@ -351,7 +365,7 @@ class RedisStore:
             "unchanged": [(each.kind, each.id, each.revision) for each in claims.unchanged],
             "unique": claims.unique,
         }
-        row = await self._run(self._begin, asked, msgspec.json.encode(entry))
+        row = await self._run("begin", asked, msgspec.json.encode(entry))
         match row[0]:
             case b"busy":
                 raise Busy(row[1].decode())
@@ -374,7 +388,7 @@ class RedisStore:
         reply = changes.reply
         if reply is not None:
             asked["reply"] = (reply.key, reply.digest, reply.claim, reply.for_s)
-        row = await self._run(self._commit, asked, msgspec.json.encode(after), reply.body if reply else b"")
+        row = await self._run("commit", asked, msgspec.json.encode(after), reply.body if reply else b"")
         if row[0] == b"lost":
             raise LeaseLost("the saga outlived its lease and was undone; try again")
         return [
@@ -383,13 +397,13 @@ class RedisStore:
         ]
 
     async def finish(self, entry: Entry) -> None:
-        await self._run(self._finish, {"id": entry.id, "owner": entry.owner})
+        await self._run("finish", {"id": entry.id, "owner": entry.owner})
 
     async def renew(self, entries: Sequence[str], *, lease_ms: int) -> None:
-        await self._run(self._renew, {"ids": entries, "lease_ms": lease_ms})
+        await self._run("renew", {"ids": entries, "lease_ms": lease_ms})
 
     async def expired(self, owner: str, *, lease_ms: int, limit: int = 16) -> list[Entry]:
-        rows = await self._run(self._expired, {"owner": owner, "lease_ms": lease_ms, "limit": limit})
+        rows = await self._run("expired", {"owner": owner, "lease_ms": lease_ms, "limit": limit})
         return [msgspec.json.decode(row, type=Entry) for row in rows]
 
     async def server(self) -> str:
@@ -397,9 +411,9 @@ class RedisStore:
             found: Any = await self._redis.info("server")
         return str(found["run_id"])
 
-    async def _run(self, script: Any, asked: Any, *more: bytes) -> Any:
-        async with translated():
-            return await script(keys=[PREFIX], args=[msgspec.json.encode(asked), *more])
+    async def _run(self, name: str, asked: Any, *more: bytes) -> Any:
+        async with translated("EVALSHA", name):
+            return await self._scripts[name](keys=[PREFIX], args=[msgspec.json.encode(asked), *more])
 
 
 _LEAD = """
@@ -446,7 +460,10 @@ class RedisOutbox:
             (
                 position.decode(),
                 OutgoingEvent(
-                    id=fields[b"id"].decode(), subject=fields[b"subject"].decode(), body=fields[b"body"].decode()
+                    id=fields[b"id"].decode(),
+                    subject=fields[b"subject"].decode(),
+                    body=fields[b"body"].decode(),
+                    traceparent=fields.get(b"traceparent", b"").decode(),
                 ),
             )
             for position, fields in rows

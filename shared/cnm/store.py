@@ -56,6 +56,8 @@ class OutgoingEvent(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     subject: str
     body: str
+    traceparent: str = ""
+    """The span that caused it, in W3C's form; empty where nobody records."""
 
 
 class RecalledEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,266 +1,148 @@
-"""Traces: W3C context everywhere, spans only when OpenTelemetry's own variables ask for them.
+"""Spans, recorded only when OpenTelemetry's own variables ask for them.
 
-A trace's identity travels whether or not anybody records it, since errors and events name it. With
-``OTEL_TRACES_EXPORTER`` unset (and no OTLP endpoint) the SDK is not even imported. Exporters: ``otlp``, ``console``,
-``nats`` (spans as JSON on ``cnm.v1.telemetry.spans.<service>``, for ``cnm demo`` and ``cnm trace``), ``none``.
+With ``OTEL_TRACES_EXPORTER`` unset (and no OTLP endpoint) the SDK is not even imported. Exporters, several with
+commas between them: ``otlp``, ``console``, ``nats`` (into the installation's own store of recent spans, for
+``cnm trace`` and the gateway's page), ``none``. Attributes are named by OpenTelemetry's semantic conventions.
 """
 
 import os
-import re
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
-import msgspec
+from cnm.errors import Invalid
+from cnm.spans import SpanRecord
+from cnm.trace import Trace, current_trace
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.trace import Span, Tracer
+Attributes = Mapping[str, str | int | float | bool]
 
-SPANS_SUBJECT = "cnm.v1.telemetry.spans"
-
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """Where we are in a trace; ``state`` and ``baggage`` are passed on unread."""
-
-    trace_id: str
-    span_id: str
-    flags: str = "01"
-    state: str | None = None
-    baggage: str | None = None
-
-    def headers(self) -> dict[str, str]:
-        """Return the W3C headers that carry this on."""
-        found = {"traceparent": f"00-{self.trace_id}-{self.span_id}-{self.flags}"}
-        if self.state:
-            found["tracestate"] = self.state
-        if self.baggage:
-            found["baggage"] = self.baggage
-        return found
-
-    def is_unrecorded(self) -> bool:
-        """Tell whether this is where we began a trace that nobody has recorded anything of."""
-        return self.span_id == self.trace_id[:16]
+EXPORTER = "OTEL_TRACES_EXPORTER"
+EXPORTERS = ("otlp", "console", "nats", "none")
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+OTLP_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+GRPC = "grpc"
+HTTP = "http/protobuf"
 
 
-class SpanRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished span as the ``nats`` exporter ships it; times in nanoseconds since 1970."""
+class Recorder(Protocol):
+    """Records spans."""
 
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    service: str
-    name: str
-    start_ns: int
-    end_ns: int
-    attributes: dict[str, str | int | float | bool] = {}
-    error: str | None = None
+    def span(
+        self, name: str, kind: str, attributes: Attributes, links: Sequence[Trace], steps: Iterable[object]
+    ) -> AbstractContextManager[None]:
+        """Record the body as a span under the present one, with the steps of a plan as its events."""
 
+    def note(self, attributes: Attributes) -> None:
+        """Add attributes to the present span."""
 
-_trace: ContextVar[Trace | None] = ContextVar("cnm_trace", default=None)
-_root_of: ContextVar[int] = ContextVar("cnm_root_of")
-_tracer: "Tracer | None" = None
-_provider: "TracerProvider | None" = None
+    def flush(self) -> None:
+        """Hand what is finished to the exporters."""
+
+    def close(self) -> None:
+        """Send what is still unsent."""
 
 
-def new_trace() -> Trace:
-    """Begin a trace of our own.
-
-    W3C wants a span id even where no span is recorded; it is the trace id's first half then.
-    """
-    trace_id = f"{secrets.randbits(128) | 1 << 64 | 1:032x}"
-    return Trace(trace_id=trace_id, span_id=trace_id[:16])
+_NOTHING: AbstractContextManager[None] = nullcontext()
+_recorder: Recorder | None = None
 
 
-def extract(headers: Mapping[str, str] | None) -> Trace:
-    """Read the caller's trace from message headers, or begin one; malformed context is as none.
-
-    Versions above 00 may hold more than we know of (W3C Trace Context, 3.2.4).
-    """
-    found = _TRACEPARENT.fullmatch((headers or {}).get("traceparent", ""))
-    if headers is None or found is None or found[2] == "0" * 32 or found[3] == "0" * 16:
-        return new_trace()
-    if found[1] == "ff" or (found[1] == "00" and found[5]):
-        return new_trace()
-    return Trace(
-        trace_id=found[2],
-        span_id=found[3],
-        flags=found[4],
-        state=headers.get("tracestate"),
-        baggage=headers.get("baggage"),
-    )
-
-
-def current_trace() -> Trace | None:
-    """Return where we are in a trace, or None outside of any."""
-    return _trace.get()
-
-
-def set_current_trace(trace: Trace | None) -> None:
-    """Say which trace the present task works for."""
-    _trace.set(trace)
-
-
-@contextmanager
-def span(name: str, *, kind: str = "internal", **attributes: str | float | bool) -> Iterator[None]:
+def span(
+    name: str, kind: str = "internal", attributes: Attributes | None = None, *, links: Sequence[Trace] = ()
+) -> AbstractContextManager[None]:
     """Record the body as a span under the present one; ids belong in attributes, never in the name.
 
     ``kind`` is OpenTelemetry's: internal, client, server, producer, consumer.
     """
-    if _tracer is None:
-        yield
-        return
-    parent = _trace.get() or new_trace()
-    recording = _start(_tracer, name, kind, parent, attributes)
-    context = recording.get_span_context()
-    flags = format(context.trace_flags, "02x")
-    token = _trace.set(replace(parent, span_id=format(context.span_id, "016x"), flags=flags))
-    try:
-        yield
-    except BaseException as error:
-        _mark_failed(recording, error)
-        raise
-    finally:
-        _trace.reset(token)
-        recording.end()
+    if _recorder is None:
+        return _NOTHING
+    return _recorder.span(name, kind, attributes or {}, links, ())
+
+
+def detail(name: str, kind: str = "internal", attributes: Attributes | None = None) -> AbstractContextManager[None]:
+    """Record the body as a span like `span`, but only within a trace: what is routine begins none."""
+    if _recorder is None or current_trace() is None:
+        return _NOTHING
+    return _recorder.span(name, kind, attributes or {}, (), ())
 
 
 def steps_span(tool: str, steps: Iterable[object]) -> AbstractContextManager[None]:
-    """Record the body as one send of steps to the kernel; their text is made only when somebody records."""
-    if _tracer is None:
-        return nullcontext()
-    return span(tool, kind="client", steps="\n".join(map(str, steps)))
+    """Record the body as one send of a plan to the kernel, its steps as events; their text is made only then."""
+    if _recorder is None:
+        return _NOTHING
+    return _recorder.span(tool, "client", {}, (), steps)
 
 
-def _start(tracer: "Tracer", name: str, kind: str, parent: Trace, attributes: Mapping[str, Any]) -> "Span":
-    from opentelemetry.context import Context  # noqa: PLC0415  # only when somebody records
-    from opentelemetry.trace import (  # noqa: PLC0415  # as above
-        NonRecordingSpan,
-        SpanContext,
-        SpanKind,
-        TraceFlags,
-        set_span_in_context,
-    )
-
-    above = SpanContext(
-        trace_id=int(parent.trace_id, 16),
-        span_id=int(parent.span_id, 16),
-        is_remote=True,
-        trace_flags=TraceFlags(int(parent.flags, 16)),
-    )
-    nothing = Context()
-    token = _root_of.set(int(parent.trace_id, 16))
-    try:
-        return tracer.start_span(
-            name,
-            context=nothing if parent.is_unrecorded() else set_span_in_context(NonRecordingSpan(above), nothing),
-            kind=SpanKind[kind.upper()],
-            attributes=dict(attributes),
-        )
-    finally:
-        _root_of.reset(token)
+def note(attributes: Attributes) -> None:
+    """Add attributes to the present span, if it is recorded."""
+    if _recorder is not None:
+        _recorder.note(attributes)
 
 
-def _mark_failed(recording: "Span", error: BaseException) -> None:
-    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415  # only when somebody records
-
-    code = getattr(error, "code", type(error).__name__)
-    recording.set_attribute("error.type", str(code))
-    recording.set_status(Status(StatusCode.ERROR, str(error)))
+def flush() -> None:
+    """Hand finished spans to the exporters; called some times a second, so that nobody waits for it."""
+    if _recorder is not None:
+        _recorder.flush()
 
 
-def setup(service: str, *, node: str | None = None, ship: Callable[[bytes], None] | None = None) -> bool:
+def exporters() -> list[str]:
+    """Return the exporters that the environment asks for.
+
+    Raises:
+        Invalid: there is none of that name, or none that speaks the protocol.
+    """
+    asked = os.environ.get(EXPORTER, "").strip()
+    if not asked and any(os.environ.get(name) for name in OTLP_ENDPOINTS):
+        asked = "otlp"
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return []
+    names = [name.strip() for name in asked.split(",") if name.strip()]
+    for name in names:
+        if name not in EXPORTERS:
+            raise Invalid.at(EXPORTER, name, f"{EXPORTER}: {name!r} is none of {', '.join(EXPORTERS)}")
+    if "otlp" in names:
+        otlp_protocol()
+    return [] if "none" in names else list(dict.fromkeys(names))
+
+
+def otlp_protocol() -> str:
+    """Return how OTLP is spoken: ``grpc``, or ``http/protobuf``, the default.
+
+    Raises:
+        Invalid: the environment asks for another.
+    """
+    for variable in OTLP_PROTOCOLS:
+        if asked := os.environ.get(variable):
+            if asked not in (GRPC, HTTP):
+                raise Invalid.at(variable, asked, f"{variable}: {asked!r} is neither {GRPC} nor {HTTP}")
+            return asked
+    return HTTP
+
+
+def _forget(_: list[SpanRecord]) -> None:
+    """Keep no span."""
+
+
+def setup(service: str, *, node: str | None = None, keep: Callable[[list[SpanRecord]], None] = _forget) -> bool:
     """Start recording if the environment asks for it; return whether it does.
 
-    ``ship`` sends a JSON list of ``SpanRecord`` and is what the ``nats`` exporter uses.
+    ``keep`` takes finished spans at each `flush`, and is what the ``nats`` exporter uses.
+
+    Raises:
+        Invalid: the environment asks for what is not there.
     """
-    exporter = os.environ.get("OTEL_TRACES_EXPORTER", "")
-    if not exporter and os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        exporter = "otlp"
-    if exporter in ("", "none") or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    global _recorder  # noqa: PLW0603  # one recorder a process, as OpenTelemetry has it
+    names = exporters()
+    if not names:
         return False
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # 270 ms that nobody pays unasked
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from cnm.otel import OtelRecorder  # noqa: PLC0415  # 270 ms that nobody pays unasked
 
-    global _tracer, _provider  # noqa: PLW0603  # one recorder a process, as OpenTelemetry has it
-    names = {"service.name": service, "service.namespace": "cnm"} | ({"host.name": node} if node else {})
-    _provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False, id_generator=_ids())
-    for name in exporter.split(","):
-        _add_exporter(_provider, name.strip(), service, ship)
-    _tracer = _provider.get_tracer("cnm")
+    _recorder = OtelRecorder(service, node, names, keep)
     return True
-
-
-def _add_exporter(provider: "TracerProvider", name: str, service: str, ship: Callable[[bytes], None] | None) -> None:
-    from opentelemetry.sdk.trace.export import (  # noqa: PLC0415  # as above
-        BatchSpanProcessor,
-        ConsoleSpanExporter,
-        SimpleSpanProcessor,
-    )
-
-    if name == "nats" and ship is not None:
-        provider.add_span_processor(_shipping(service, ship))
-    elif name == "console":
-        provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
-    elif name == "otlp":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415  # as above
-            OTLPSpanExporter,
-        )
-
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    elif name not in ("none", "nats"):
-        raise ValueError(f"OTEL_TRACES_EXPORTER: {name!r} is none of otlp, console, nats, none")
-
-
-def _ids() -> Any:
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415  # as above
-
-    class Ids(RandomIdGenerator):
-        """Gives a trace's first span the trace id that messages, errors and events already carry."""
-
-        def generate_trace_id(self) -> int:
-            return _root_of.get()
-
-    return Ids()
-
-
-def _shipping(service: str, ship: Callable[[bytes], None]) -> Any:
-    from opentelemetry.sdk.trace import SpanProcessor  # noqa: PLC0415  # as above
-
-    class Shipping(SpanProcessor):
-        """Hands each finished span to ``ship`` at once; spans are few where this exporter is used."""
-
-        def on_end(self, span: "ReadableSpan") -> None:
-            ship(msgspec.json.encode([_record(service, span)]))
-
-    return Shipping()
-
-
-def _record(service: str, span: "ReadableSpan") -> SpanRecord:
-    context = span.get_span_context()
-    attributes = {name: value for name, value in (span.attributes or {}).items() if not isinstance(value, tuple)}
-    return SpanRecord(
-        trace_id=format(context.trace_id, "032x") if context else "",
-        span_id=format(context.span_id, "016x") if context else "",
-        parent_id=format(span.parent.span_id, "016x") if span.parent else None,
-        service=service,
-        name=span.name,
-        start_ns=span.start_time or 0,
-        end_ns=span.end_time or 0,
-        attributes={name: value for name, value in attributes.items() if isinstance(value, (str, int, float, bool))},
-        error=None if span.status.is_ok or span.status.is_unset else span.status.description or "failed",
-    )
 
 
 def shutdown() -> None:
     """Send what is still unsent and record no more; the end of a process."""
-    global _tracer, _provider
-    provider, _tracer, _provider = _provider, None, None
-    if provider is not None:
-        provider.shutdown()
+    global _recorder  # as above
+    recorder, _recorder = _recorder, None
+    if recorder is not None:
+        recorder.close()

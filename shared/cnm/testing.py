@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cnm import telemetry
 from cnm.bus import DEFAULT_DEADLINE_MS, Call, KeyedOrder, Route, current_call, set_current_call
 from cnm.errors import CnmError, ErrorReply, Timeout, Unavailable, Undelivered, from_reply, to_reply
 from cnm.messages.message import Command, decode, decode_trusted, encode
@@ -33,6 +32,7 @@ from cnm.store import (
     Snapshot,
     Stale,
 )
+from cnm.trace import current_trace, new_trace
 
 R = TypeVar("R")
 
@@ -464,7 +464,7 @@ class MemoryBus:
 
     def _begin(self, route: Route, command: Command[Any], request_id: str | None, left_s: float) -> "_Task":
         above = current_call()
-        trace = telemetry.current_trace() or telemetry.new_trace()
+        trace = current_trace() or new_trace()
         origin = request_id or (above.request_id if above else f"request-{len(self.sent)}")
         call = Call(request_id=origin, trace_id=trace.trace_id, deadline=time.monotonic() + left_s)
         answering = self._answer(route, command, call)

@@ -7,12 +7,11 @@ supervisor to start it again.
 
 import asyncio
 import contextlib
-import logging
 import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ import msgspec
 import structlog
 import uvloop
 
-from cnm import nats_metrics, settings, telemetry
+from cnm import logs, nats_metrics, settings, telemetry
 from cnm.bus import Route
 from cnm.cancelling import end
 from cnm.drift import DriftReports
@@ -30,6 +29,7 @@ from cnm.messages.drift import Compare, Comparison, Difference
 from cnm.messages.node import Heartbeat
 from cnm.metrics import COMPARED, COMPARISON_TIMES, COMPARISONS, Check, Sample, Source
 from cnm.nats_bus import NatsBus, connect
+from cnm.nats_spans import SpanSender
 from cnm.replies import Replies
 from cnm.scrape import Scrape
 from cnm.settings import WorkerSettings
@@ -37,6 +37,8 @@ from cnm.tally import Turns
 from cnm.version import VERSION
 
 HEARTBEAT_PERIOD_S = 2.0
+TELEMETRY_STOP_S = 2.0
+SPANS_PERIOD_S = 0.2
 NUDGE_PERIOD_S = 0.5
 """A worker that is woken all the time converges so often."""
 SETTLE_S = 0.02
@@ -74,7 +76,7 @@ Build = Callable[[Worker], AbstractAsyncContextManager[Service]]
 
 def run(name: str, build: Build, *, description: str = "", on_node: bool = False) -> None:
     """Run a worker until SIGTERM or SIGINT; ``on_node`` workers answer for their node alone."""
-    _configure_log()
+    logs.configure()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -119,20 +121,17 @@ async def _work(
     client = await _until(stopping, connect(own.nats_url, name=name))
     if client is None:
         return
-    loop = asyncio.get_running_loop()
-
-    def ship(spans: bytes) -> None:
-        subject = f"{telemetry.SPANS_SUBJECT}.{name}"
-        loop.call_soon_threadsafe(lambda: tasks.create_task(_publish(client.publish(subject, spans))))
-
-    telemetry.setup(name, node=own.node if on_node else None, ship=ship)
     bus = NatsBus(client)
     scrape.sources += nats_metrics.sources(bus)
     scrape.checks.append(nats_metrics.check(bus))
     node = own.node if on_node else None
+    spans = SpanSender(client, name)
+    recording = telemetry.setup(name, node=node, keep=spans.take)
     try:
         async with asyncio.TaskGroup() as tasks:
             worker = Worker(name=name, settings=own, bus=bus, tasks=tasks)
+            if recording:
+                tasks.create_task(_tell_spans(spans))
             up = asyncio.Event()
             main = tasks.create_task(_serve(worker, build, scrape, description, node, stopping, up))
             tasks.create_task(_give_up(main, stopping, up))
@@ -140,9 +139,28 @@ async def _work(
                 await main
             await end(tasks._tasks)
     finally:
-        telemetry.shutdown()
+        await _end_telemetry()
         with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):  # nats-py cancels itself
             await client.close()
+
+
+async def _tell_spans(spans: SpanSender) -> None:
+    try:
+        while True:
+            await asyncio.sleep(SPANS_PERIOD_S)
+            telemetry.flush()
+            await spans.send()
+    finally:
+        telemetry.flush()
+        with contextlib.suppress(Exception):  # a lost span must not end a worker, nor keep it from ending
+            await spans.send()
+
+
+async def _end_telemetry() -> None:
+    """Let exporters send what they have, but not for longer than a stop may take."""
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+        async with asyncio.timeout(TELEMETRY_STOP_S):
+            await asyncio.to_thread(telemetry.shutdown)
 
 
 async def _give_up(main: asyncio.Task[None], stopping: asyncio.Event, up: asyncio.Event) -> None:
@@ -174,11 +192,6 @@ async def _serve(
             await stopping.wait()
             scrape.serving = False
             log.info("worker.draining", worker=worker.name)
-
-
-async def _publish(sending: Awaitable[None]) -> None:
-    with contextlib.suppress(Exception):  # a lost span must not end a worker
-        await sending
 
 
 async def _until(stopping: asyncio.Event, work: Awaitable[Any]) -> Any:
@@ -366,28 +379,3 @@ class Converging:
                 await self.once()
             except (CnmError, OSError) as error:  # such as a dump that was disturbed: the next turn mends it
                 log.warning("converge.failed", error=str(error))
-
-
-def _configure_log() -> None:
-    level = getattr(logging, os.environ.get("CNM_LOG_LEVEL", "INFO").upper(), logging.INFO)
-    human = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _add_trace,
-            *([] if human else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _add_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    trace = telemetry.current_trace()
-    if trace is not None:
-        event["trace_id"] = trace.trace_id
-    return event

@@ -9,6 +9,7 @@ from cnm.bus import current_call
 from cnm.messages.message import Event, encode, event_subject, to_builtins
 from cnm.messages.sandbox import PortBinding
 from cnm.store import OutgoingEvent
+from cnm.trace import present_parent
 from cnm_controller.documents import SandboxBody
 from cnm_controller.specs import Joined, routed_bindings
 
@@ -30,7 +31,12 @@ def event(
         request_id=call.request_id if call else secrets.token_hex(16),
         object=to_builtins(shown),
     )
-    return OutgoingEvent(id=body.id, subject=event_subject(noun, participle, about), body=encode(body).decode())
+    return OutgoingEvent(
+        id=body.id,
+        subject=event_subject(noun, participle, about),
+        body=encode(body).decode(),
+        traceparent=present_parent(),
+    )
 
 
 def changed_port_events(

@@ -20,15 +20,15 @@ class RedisIpamDrivers:
         self._redis = redis
 
     async def note(self, driver: IpamDriver) -> None:
-        async with translated():
+        async with translated("HSET"):
             await self._redis.hset(DRIVERS, driver.name, encode(driver))
 
     async def forget(self, name: str) -> None:
-        async with translated():
+        async with translated("HDEL"):
             await self._redis.hdel(DRIVERS, name)
 
     async def note_replayed(self, name: str, instance: str) -> None:
-        async with translated():
+        async with translated("HSET"):
             await self._redis.hset(REPLAYED, name, instance)
 
     async def every(self) -> list[IpamDriver]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import structlog
 
-from cnm import telemetry
+from cnm import telemetry, trace
 from cnm.bus import Bus, Call, current_call, set_current_call, subject_class, written
 from cnm.errors import CnmError, Conflict, Invalid, NotFound, Timeout, Unavailable, Undelivered
 from cnm.messages.ipam_driver import driver_subject
@@ -139,8 +139,7 @@ class Saga:
             changes = dataclasses.replace(changes, reply=_reply(claimed, answer))
         writing = asyncio.ensure_future(self._runner.store.commit(self.entry, changes))
         try:
-            with telemetry.span("commit"):
-                documents = await written(writing)
+            documents = await written(writing)
         except CnmError:
             self.in_doubt = True
             raise
@@ -207,7 +206,7 @@ class Sagas:
             request_id=call.request_id if call else "",
         )
         count = self.counted.saga(kind)
-        with telemetry.span("begin"), count.beginning():
+        with count.beginning():
             await self._claim(entry, claims, label or kind)
         saga = Saga(entry, self)
         self._live.add(entry.id)
@@ -354,9 +353,11 @@ class Sagas:
         self.doubtful.set()
         deadline = time.monotonic() + UNDO_TIME_S
         set_current_call(Call(request_id=entry.request_id, trace_id=entry.trace_id, deadline=deadline))
+        trace.set_current_trace(trace.new_trace(entry.trace_id))
         self._live.add(entry.id)
         try:
-            finished = await self.finish(entry, entry.rounds)
+            with telemetry.span("recover", attributes={"cnm.saga": entry.kind}):
+                finished = await self.finish(entry, entry.rounds)
             self.counted.recovered.add("finished" if finished else "unfinished")
         finally:
             self._live.discard(entry.id)

@@ -36,7 +36,7 @@ class RedisPools:
             async with self.script.redis.pipeline(transaction=False) as pipe:
                 pipe.set(INSTALLATION, self.proposed_id, nx=True)
                 pipe.get(INSTALLATION)
-                _, found = await translated(pipe.execute())
+                _, found = await translated(pipe.execute(), "SET")
             self._known.append(found.decode())
         return self._known[0]
 
@@ -94,7 +94,7 @@ class RedisPools:
 
     async def spaces(self) -> Mapping[str, int]:
         """See ``Pools``."""
-        found = await translated(awaitable(self.script.redis.hgetall(f"{KEY_PREFIX}spaces")))
+        found = await translated(awaitable(self.script.redis.hgetall(f"{KEY_PREFIX}spaces")), "HGETALL")
         return {space.decode(): int(count) for space, count in found.items()}
 
     async def request_address(

@@ -29,6 +29,8 @@ from cnm.bus import current_call, waiting_for, written
 from cnm.errors import Unavailable
 from cnm.messages.message import decode_trusted
 from cnm.redis_access import open_redis
+from cnm.redis_store import database
+from cnm.trace import present_parent
 from cnm_ipam.answers import Answer
 from cnm_ipam.script import SCRIPT
 
@@ -76,15 +78,15 @@ def awaitable(value: Any) -> Awaitable[Any]:
     return cast("Awaitable[Any]", value)
 
 
-async def translated(work: Awaitable[Any]) -> Any:
-    """Wait for Redis.
+async def translated(work: Awaitable[Any], command: str, script: str = "") -> Any:
+    """Wait for a command to Redis, a span of the trace that it is sent in.
 
     Raises:
         Unavailable: it cannot be reached, or refuses to work.
 
     """
     try:
-        with waiting_for("Redis"):
+        with database(command, script), waiting_for("Redis"):
             return await work
     except _UNAVAILABLE as error:
         raise Unavailable(f"Redis cannot be reached: {error}") from error
@@ -130,13 +132,14 @@ class Script:
         asked = {**ask, "seed": self.new_id(), "rest_ms": round(self.rest_s * 1000)}
         if node is not None:
             asked["node"] = node
-        return decode_trusted(Answer, await self._evaluate(1, KEY_PREFIX, verb, msgspec.json.encode(asked), envelope))
+        return decode_trusted(Answer, await self._evaluate(verb, msgspec.json.encode(asked), envelope))
 
-    async def _evaluate(self, *arguments: Any) -> Any:
+    async def _evaluate(self, verb: str, *arguments: bytes) -> Any:
+        sent: Any = (1, KEY_PREFIX, verb, *arguments, present_parent())
         try:
-            return await translated(awaitable(self.redis.evalsha(_SCRIPT_SHA, *arguments)))
+            return await translated(awaitable(self.redis.evalsha(_SCRIPT_SHA, *sent)), "EVALSHA", verb)
         except NoScriptError:
-            return await translated(awaitable(self.redis.eval(SCRIPT, *arguments)))
+            return await translated(awaitable(self.redis.eval(SCRIPT, *sent)), "EVAL", verb)
 
     def call_ids(self) -> tuple[str, str]:
         """Return the request and the trace of the call that is being answered, or new ones."""

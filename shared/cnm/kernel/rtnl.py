@@ -137,7 +137,7 @@ class Rtnl:
                 if isinstance(step, CreateBridge | CreateVeth) and made[place] is None and outcome[place][0] == 0:
                     made[place] = self.link(step.name)
             self._mark(steps, made)
-        _raise_first(steps, outcome)
+            _raise_first(steps, outcome)
         return made
 
     def _mark(self, steps: Sequence[Step], made: list[Link | None]) -> None:

@@ -260,7 +260,8 @@ def test_trace_shows_a_request_through_the_workers(traced_installation):
         traced_installation.cnm("network", "create", "traced", check=True)
         spans = json.loads(process.stdout.readline())
         assert {"cnm-controller", "cnm-ipam", "cnm-driver-bridge"} <= {span["service"] for span in spans}
-        assert any("ip link add br-" in span["attributes"].get("steps", "") for span in spans)
+        steps = [event["attributes"]["cnm.step"] for span in spans for event in span.get("events", ())]
+        assert any("ip link add br-" in step for step in steps)
         process.terminate()
         assert process.wait(10) == 0
 

@@ -2,11 +2,11 @@
 
 import textwrap
 
-from cnm.telemetry import SpanRecord
-from cnm_cli.trace import is_routine
+from cnm.spans import SpanEvent, SpanRecord
 from cnm_cli.waterfall import waterfall
 
-STEPS = "ip link add veth1 type veth peer eth0\nip link set veth1 up\na\nb\nc\nd"
+STEPS = ["ip link add veth1 type veth peer eth0", "ip link set veth1 up", "a", "b", "c", "d"]
+EVENTS = [SpanEvent(name="step", at_ns=5, attributes={"cnm.step": each}) for each in STEPS]
 
 
 def make_span(id, parent, service, name, begin_us, end_us, **more):
@@ -23,16 +23,26 @@ def make_span(id, parent, service, name, begin_us, end_us, **more):
 
 
 SPANS = (
-    make_span("d", "c", "cnm-driver-bridge", "rtnetlink", 5000, 7000, attributes={"steps": STEPS}),
+    make_span("d", "c", "cnm-driver-bridge", "rtnetlink", 5000, 7000, events=EVENTS),
     make_span("c", "a", "cnm-driver-bridge", "process plug", 4000, 8000),
-    make_span("b", "a", "cnm-ipam", "process allocate", 1000, 3000, error="none free"),
+    make_span(
+        "b",
+        "a",
+        "cnm-ipam",
+        "process allocate",
+        1000,
+        3000,
+        error="none free",
+        attributes={"error.type": "exhausted"},
+    ),
     make_span("a", "caller", "cnm-controller", "process connect", 0, 10000),
 )
 
 GOLDEN = """\
+trace 11111111111111111111111111111111, 2023-11-14T22:13:20.000000Z
 service            span                                                    at ms       ms
 cnm-controller     process connect                                           0.0     10.0  ========================
-cnm-ipam             process allocate                                        1.0      2.0    =====  failed: none free
+cnm-ipam             process allocate                                        1.0      2.0    =====  exhausted: full
 cnm-driver-bridge    process plug                                            4.0      4.0           ==========
 cnm-driver-bridge      rtnetlink                                             5.0      2.0              =====
                          · ip link add veth1 type veth peer eth0
@@ -53,7 +63,7 @@ def test_steps_may_be_left_out():
 
 def test_span_without_its_parent_stands_at_the_edge():
     lines = waterfall([SPANS[0], SPANS[2]], steps=False).splitlines()
-    assert [line.split()[1:3] for line in lines[1:]] == [["process", "allocate"], ["rtnetlink", "4.0"]]
+    assert [line.split()[1:3] for line in lines[2:]] == [["process", "allocate"], ["rtnetlink", "4.0"]]
 
 
 def test_span_of_no_length_has_a_bar():
@@ -62,8 +72,3 @@ def test_span_of_no_length_has_a_bar():
 
 def test_nothing_is_drawn_of_nothing():
     assert waterfall([]) == ""
-
-
-def test_heartbeats_are_routine_and_requests_are_not():
-    assert is_routine(["send cnm.v1.node.heartbeat", "process cnm.v1.node.slice.ports"])
-    assert not is_routine(["process cnm.v1.sandbox.connect", "send cnm.v1.node.heartbeat"])

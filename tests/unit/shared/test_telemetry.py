@@ -3,13 +3,21 @@
 import subprocess
 import sys
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnm import telemetry
-from cnm.telemetry import SpanRecord, Trace, extract, new_trace
+from cnm.errors import Conflict, Invalid
+from cnm.trace import (
+    Trace,
+    current_trace,
+    extract,
+    new_trace,
+    outgoing_headers,
+    present_parent,
+    set_current_trace,
+)
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -17,9 +25,9 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 @pytest.fixture(autouse=True)
 def outside():
     """Leave no trace and no recorder to the next test."""
-    telemetry.set_current_trace(None)
+    set_current_trace(None)
     yield
-    telemetry.set_current_trace(None)
+    set_current_trace(None)
     telemetry.shutdown()
 
 
@@ -74,12 +82,12 @@ def test_new_traces_are_valid_and_differ():
 
 
 def test_span_without_a_recorder_changes_nothing():
-    telemetry.set_current_trace(new_trace())
-    before = telemetry.current_trace()
-    with telemetry.span("x", kind="client", more=1):
-        assert telemetry.current_trace() is before
+    set_current_trace(new_trace())
+    before = current_trace()
+    with telemetry.span("x", "client", {"more": 1}):
+        assert current_trace() is before
     with telemetry.steps_span("tool", ["step"]):
-        assert telemetry.current_trace() is before
+        assert current_trace() is before
 
 
 def test_nothing_is_imported_unasked():
@@ -94,79 +102,165 @@ def test_nothing_is_imported_unasked():
     assert done.stdout == "[]\n"
 
 
+class Kept(list):
+    """What was kept, once it was handed over."""
+
+    def now(self):
+        telemetry.flush()
+        return self
+
+
 @pytest.fixture
 def recorded(monkeypatch):
-    """Record spans, and return what was shipped."""
+    """Record spans, and return what is kept."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "nats")
-    shipped = []
-
-    def ship(body):
-        shipped.extend(msgspec.json.decode(body, type=list[SpanRecord]))
-
-    assert telemetry.setup("cnm-test", ship=ship)
-    return shipped
+    kept = Kept()
+    assert telemetry.setup("cnm-test", node="n1", keep=kept.extend)
+    return kept
 
 
-def test_spans_are_shipped_with_their_parents(recorded):
-    telemetry.set_current_trace(extract({"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "a=1"}))
-    with telemetry.span("outer", kind="server", number=3):
-        outer = telemetry.current_trace()
-        with telemetry.span("inner", kind="client"):
-            inner = telemetry.current_trace()
-        assert telemetry.current_trace() == outer
-    assert telemetry.current_trace().span_id == SPAN
-    first, second = recorded
+def test_spans_are_kept_with_their_parents(recorded):
+    set_current_trace(extract({"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "a=1"}))
+    with telemetry.span("outer", "server", {"number": 3}):
+        outer = current_trace()
+        with telemetry.span("inner", "client"):
+            inner = current_trace()
+        assert current_trace() == outer
+    assert current_trace().span_id == SPAN
+    first, second = recorded.now()
     assert (first.name, first.parent_id, first.span_id) == ("inner", outer.span_id, inner.span_id)
     assert (second.name, second.parent_id, second.span_id) == ("outer", SPAN, outer.span_id)
     assert {first.trace_id, second.trace_id} == {TRACE}
-    assert second.attributes == {"number": 3}
-    assert second.service == "cnm-test"
+    assert (second.kind, second.attributes) == ("server", {"number": 3})
+    assert (second.service, second.node) == ("cnm-test", "n1")
     assert second.start_ns <= first.start_ns <= first.end_ns <= second.end_ns
     assert outer.state == "a=1"
 
 
 def test_trace_that_we_began_has_a_root_under_the_id_that_was_told(recorded):
     told = new_trace()
-    telemetry.set_current_trace(extract(told.headers()))
+    set_current_trace(extract(told.headers()))
     with telemetry.span("root"):
         pass
-    (root,) = recorded
+    (root,) = recorded.now()
     assert (root.trace_id, root.parent_id) == (told.trace_id, None)
 
 
 def test_span_outside_of_any_trace_is_a_root(recorded):
     with telemetry.span("root"):
-        inside = telemetry.current_trace()
-    assert telemetry.current_trace() is None
-    assert recorded[0].parent_id is None
+        inside = current_trace()
+    assert current_trace() is None
+    assert recorded.now()[0].parent_id is None
     assert recorded[0].trace_id == inside.trace_id
 
 
-def test_failed_span_says_so(recorded):
-    for error in (ValueError("broken"), ValueError()):
-        with pytest.raises(ValueError), telemetry.span("x"):
-            raise error
-    assert [each.error for each in recorded] == ["broken", "failed"]
-    assert recorded[0].attributes["error.type"] == "ValueError"
+def test_detail_begins_no_trace_and_is_a_part_of_one(recorded):
+    with telemetry.detail("alone"):
+        assert current_trace() is None
+    with telemetry.span("root"), telemetry.detail("within"):
+        pass
+    assert [span.name for span in recorded.now()] == ["within", "root"]
+
+
+def test_steps_are_events_in_their_order(recorded):
+    with telemetry.steps_span("tool", ["one", " two "]):
+        pass
+    (span,) = recorded.now()
+    assert [event.attributes for event in span.events] == [{"cnm.step": "one"}, {"cnm.step": "two"}]
+    assert all(event.at_ns == span.start_ns for event in span.events)
+
+
+def test_very_long_plan_is_cut(recorded):
+    with telemetry.steps_span("tool", map(str, range(1000))):
+        pass
+    assert len(recorded.now()[0].events) == 128
+
+
+def test_text_of_steps_is_not_made_while_a_span_is_open(recorded):
+    class Step:
+        def __str__(self):
+            made.append(self)
+            return "step"
+
+    made = []
+    with telemetry.steps_span("tool", [Step()]):
+        pass
+    assert made == []
+    recorded.now()
+    assert len(made) == 1
+
+
+def test_attributes_can_be_noted_while_a_span_is_open(recorded):
+    with telemetry.span("outer", attributes={"a": 1}), telemetry.span("inner"):
+        telemetry.note({"b": 2})
+    inner, outer = recorded.now()
+    assert (inner.attributes, outer.attributes) == ({"b": 2}, {"a": 1})
+
+
+def test_links_lead_to_other_traces(recorded):
+    other = Trace(trace_id=TRACE, span_id=SPAN)
+    with telemetry.span("x", links=(other,)):
+        pass
+    (link,) = recorded.now()[0].links
+    assert (link.trace_id, link.span_id) == (TRACE, SPAN)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "code"),
+    [
+        (ValueError("broken"), "broken", "ValueError"),
+        (ValueError(), "failed", "ValueError"),
+        (Conflict("taken by web"), "taken by web", "conflict"),
+    ],
+)
+def test_failed_span_says_so_with_our_code(recorded, error, told, code):
+    with pytest.raises(type(error)), telemetry.span("x", attributes={"a": 1}):
+        raise error
+    (span,) = recorded.now()
+    assert (span.error, span.attributes) == (told, {"a": 1, "error.type": code})
 
 
 def test_callers_choice_not_to_sample_is_kept(recorded):
-    telemetry.set_current_trace(extract({"traceparent": f"00-{TRACE}-{SPAN}-00"}))
+    set_current_trace(extract({"traceparent": f"00-{TRACE}-{SPAN}-00"}))
     with telemetry.span("x"):
-        assert telemetry.current_trace().headers()["traceparent"].endswith("-00")
-    assert recorded == []
+        assert current_trace().headers()["traceparent"].endswith("-00")
+        with telemetry.span("y"):
+            pass
+    assert recorded.now() == []
+
+
+def test_what_is_routine_is_sent_as_not_sampled_and_recorded_by_nobody(recorded):
+    set_current_trace(extract(outgoing_headers()))
+    with telemetry.span("process heartbeat"):
+        pass
+    assert recorded.now() == []
 
 
 def test_sampling_is_a_setting(monkeypatch):
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "nats")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
-    shipped = []
-    telemetry.setup("cnm-test", ship=shipped.append)
-    telemetry.set_current_trace(new_trace())
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    kept = Kept()
+    telemetry.setup("cnm-test", keep=kept.extend)
+    flags = []
+    for _ in range(200):
+        set_current_trace(new_trace())
+        with telemetry.span("x"):
+            flags.append(current_trace().flags)
+            with telemetry.span("y"):
+                assert current_trace().flags == flags[-1]
+    assert 0 < flags.count("01") < 200
+    assert len(kept.now()) == 2 * flags.count("01")
+
+
+def test_a_cause_is_named_only_where_somebody_records(recorded):
+    assert present_parent() == ""
+    set_current_trace(new_trace())
+    assert present_parent() == ""
+    set_current_trace(extract({"traceparent": f"00-{TRACE}-{SPAN}-01"}))
+    assert present_parent() == f"00-{TRACE}-{SPAN}-01"
     with telemetry.span("x"):
-        assert int(telemetry.current_trace().flags, 16) & 1 == 0
-    assert shipped == []
+        assert present_parent() == f"00-{TRACE}-{current_trace().span_id}-01"
 
 
 @pytest.mark.parametrize(
@@ -174,14 +268,39 @@ def test_sampling_is_a_setting(monkeypatch):
     [{}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_TRACES_EXPORTER": "nats", "OTEL_SDK_DISABLED": "TRUE"}],
 )
 def test_recording_is_off_unless_asked_for(monkeypatch, environment):
-    for name in ("OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+    for name in (telemetry.EXPORTER, "OTEL_SDK_DISABLED", *telemetry.OTLP_ENDPOINTS):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert telemetry.setup("x") is False
 
 
-def test_unknown_exporter_is_refused(monkeypatch):
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "carrier-pigeon")
-    with pytest.raises(ValueError, match="carrier-pigeon"):
+@pytest.mark.parametrize(
+    ("environment", "names", "protocol"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h"}, ["otlp"], "http/protobuf"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://h"}, ["otlp"], "http/protobuf"),
+        ({"OTEL_TRACES_EXPORTER": "otlp, nats", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ["otlp", "nats"], "grpc"),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
+            [],
+            "http/protobuf",
+        ),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h"}, [], "http/protobuf"),
+    ],
+)
+def test_opentelemetrys_own_variables_decide(monkeypatch, environment, names, protocol):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert (telemetry.exporters(), telemetry.otlp_protocol()) == (names, protocol)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("OTEL_TRACES_EXPORTER", "carrier-pigeon"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")],
+)
+def test_what_is_not_there_is_refused_by_name(monkeypatch, variable, value):
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(Invalid, match=value):
         telemetry.setup("x")

@@ -1,6 +1,6 @@
--- What a call is: KEYS[1] is the prefix of all keys, ARGV the verb, what is asked, and the part of the events' bodies
--- that is the same for all of them. Time is the server's, so that workers whose clocks differ agree on rest.
-local root, verb, ask, envelope = KEYS[1], ARGV[1], cjson.decode(ARGV[2]), ARGV[3]
+-- What a call is: KEYS[1] is the prefix of all keys, ARGV the verb, what is asked, the part of the events' bodies that
+-- is the same for all of them, and the span that causes them. Time is the server's, so that workers whose clocks differ agree on rest.
+local root, verb, ask, envelope, cause = KEYS[1], ARGV[1], cjson.decode(ARGV[2]), ARGV[3], ARGV[4] or ''
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

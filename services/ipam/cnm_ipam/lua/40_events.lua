@@ -6,7 +6,7 @@ local function emit(what, pool_id, object)
   local id = redis.sha1hex(ask.seed .. ':' .. emitted):sub(1, 32)
   local subject = 'cnm.v1.event.' .. what .. '.' .. pool_id:gsub('[^%w_-]', '_')
   local body = '{"id":"' .. id .. '",' .. envelope .. ',"object":' .. object .. '}'
-  call('XADD', root .. 'outbox', '*', 'id', id, 'subject', subject, 'body', body)
+  call('XADD', root .. 'outbox', '*', 'id', id, 'subject', subject, 'body', body, 'traceparent', cause)
 end
 
 -- `more` is JSON that follows what `get` shows.

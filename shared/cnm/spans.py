@@ -1,0 +1,58 @@
+"""Finished spans as messages: what the ``nats`` exporter sends, and what is read back from the store of spans."""
+
+import msgspec
+
+SPANS_SUBJECT = "cnm.v1.telemetry.spans"
+"""Followed by the name of the worker that sends."""
+
+Value = str | int | float | bool
+
+
+class SpanEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened within a span, such as a step of a plan; time in nanoseconds since 1970."""
+
+    name: str
+    at_ns: int
+    attributes: dict[str, Value] = {}
+
+
+class SpanLink(msgspec.Struct, frozen=True, kw_only=True):
+    """Another span that a span has to do with, and is not below."""
+
+    trace_id: str
+    span_id: str
+
+
+class SpanRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A finished span; times in nanoseconds since 1970, ``kind`` is OpenTelemetry's."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    service: str
+    name: str
+    start_ns: int
+    end_ns: int
+    kind: str = "internal"
+    node: str | None = None
+    attributes: dict[str, Value] = {}
+    events: list[SpanEvent] = []
+    links: list[SpanLink] = []
+    error: str | None = None
+
+
+def encode_spans(spans: list[SpanRecord]) -> bytes:
+    """Encode spans as the body of one message."""
+    return msgspec.json.encode(spans)
+
+
+def decode_spans(body: bytes) -> list[SpanRecord]:
+    """Decode the body of one message.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    return _decoder.decode(body)
+
+
+_decoder = msgspec.json.Decoder(list[SpanRecord])
