@@ -6,6 +6,9 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
 
 from cnm.deposit import DEPOSIT, open_deposit
 from cnm.nats_access import without_secrets
@@ -13,7 +16,7 @@ from cnm_cli.client import Readiness
 from cnm_cli.embedded import LOOPBACK, free_port, nats_program, redis_program
 from cnm_cli.runtime import Instance, exclusive, write_instance
 from cnm_cli.settings import Settings
-from cnm_cli.supervisor import Program, end_leftovers, supervise
+from cnm_cli.supervisor import OWN_NAME, Program, end_leftovers, supervise
 from cnm_cli.torn import cut_torn_ends
 from cnm_cli.workers import WORKERS, worker_stages
 
@@ -43,7 +46,7 @@ async def serve(
         if redis_url is None:
             servers.append(redis_program(settings))
             for file, cut in cut_torn_ends(settings.redis_dir):
-                say(f"redis: cut {cut} bytes off {file}, which ends in what is no command")
+                say(f"cut {cut} bytes off {file}, which ends in what is no command", "redis")
             redis_url = f"unix://{settings.redis_socket}"
         instance = Instance(pid=os.getpid(), nats_url=nats_url, redis_url=redis_url, node=settings.node)
         write_instance(settings, instance)
@@ -79,9 +82,16 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def say(line: str) -> None:
-    """Write a line to stderr: the terminal, or the log of a detached instance."""
+def say(line: str, of: str = OWN_NAME) -> None:
+    """Write what a program said to stderr: to a terminal for people, else a JSON object a line, as workers log."""
+    if sys.stderr.isatty():
+        shown = line if of == OWN_NAME else f"{of} | {line}"
+    elif line.startswith("{"):
+        shown = line
+    else:
+        told = {"service": of, "event": line, "level": "info", "timestamp": datetime.now(UTC)}
+        shown = msgspec.json.encode(told).decode()
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(shown, file=sys.stderr, flush=True)
     except OSError:  # the terminal is gone; workers go on
         return

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
 from cnm.errors import CnmError, Unavailable
 from cnm_cli.child import Child, end, explain_exit, identity_of, read_identity
 
@@ -24,7 +26,9 @@ POLL_S = 0.02
 DEATHS_BEFORE_READY = 3
 LARGEST_LOG = 16 * 1024 * 1024
 
-Say = Callable[[str], None]
+Say = Callable[[str, str], None]
+"""Takes a line, and the name of the program that said it."""
+OWN_NAME = "cnm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,8 @@ class Keeper:
             if not self.was_ready and deaths >= self.program.deaths_allowed:
                 raise Unavailable(f"{self.program.name} ended with {explain_exit(status)}{self.last_words()}")
             delay_s = next_delay(delay_s, loop.time() - started)
-            self._say(f"{self.program.name} ended with {explain_exit(status)}, starting it again in {delay_s:g} s")
+            ended = f"{self.program.name} ended with {explain_exit(status)}, starting it again in {delay_s:g} s"
+            self._say(ended, OWN_NAME)
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
                     await self._stopping.wait()
@@ -122,7 +127,7 @@ class Keeper:
     def last_words(self) -> str:
         """Quote the last line of the program's output, to stand after a message; empty when it said nothing."""
         line = _last_line(self.program.log) if self.program.log else self._last_line
-        return f": {line}" if line else ""
+        return f": {_sentence(line)}" if line else ""
 
     async def _run_once(self) -> int:
         log = self.program.log
@@ -156,7 +161,7 @@ class Keeper:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self._last_line = line.decode(errors="replace").strip() or self._last_line
-                    self._say(f"{self.program.name} | {line.decode(errors='replace')}")
+                    self._say(line.decode(errors="replace"), self.program.name)
         finally:
             transport.close()
 
@@ -236,6 +241,15 @@ def _open_log(path: Path) -> IO[bytes]:
     if path.exists() and path.stat().st_size > LARGEST_LOG:
         path.rename(path.with_suffix(".old.log"))
     return path.open("ab")
+
+
+def _sentence(line: str) -> str:
+    """Return what a line of a log says to a person."""
+    try:
+        told = msgspec.json.decode(line, type=dict[str, object])
+    except msgspec.DecodeError:
+        return line
+    return str(told.get("error") or told.get("event") or line)
 
 
 def _last_line(path: Path) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
+from cnm import telemetry
 from cnm.errors import Invalid
+from cnm.logs import FORMAT, PEOPLE
 from cnm.settings import HIGHEST_PORT, METRICS_VARIABLE, metrics_address
 from cnm_cli.client import Readiness
 from cnm_cli.settings import Settings
@@ -54,6 +56,7 @@ def worker_environment(
     }
     if settings.metrics_address:
         environment["CNM_METRICS_ADDRESS"] = _nth_address(settings.metrics_address, position)
+    telemetry.exporters()  # what no worker could use is refused before any is started
     return environment
 
 
@@ -61,6 +64,7 @@ def worker_stages(
     settings: Settings, *, nats_url: str, redis_url: str, readiness: Readiness, to_terminal: bool
 ) -> list[list[Program]]:
     """Prepare all workers; they start at once, and stop in the reverse order of the stages."""
+    inherited = {**os.environ, **({FORMAT: PEOPLE} if to_terminal and sys.stderr.isatty() else {})}
     return [
         [
             Program(
@@ -68,7 +72,11 @@ def worker_stages(
                 command=(sys.executable, "-P", "-m", worker.module),
                 ready=partial(readiness.answers, worker.name, settings.node),
                 environment=worker_environment(
-                    os.environ, settings, nats_url=nats_url, redis_url=redis_url, position=WORKERS.index(worker)
+                    inherited,
+                    settings,
+                    nats_url=nats_url,
+                    redis_url=redis_url,
+                    position=WORKERS.index(worker),
                 ),
                 log=None if to_terminal else settings.log_dir / f"{worker.name}.log",
             )

@@ -15,20 +15,31 @@ import structlog
 from cnm.trace import current_trace
 
 LEVEL = "CNM_LOG_LEVEL"
+FORMAT = "CNM_LOG_FORMAT"
+PEOPLE, MACHINES = "console", "json"
 
 log = structlog.get_logger()
 
 
-def configure(stream: TextIO | None = None) -> None:
-    """Log to standard error, or a stream, from the level on that the environment names (``INFO``)."""
+def configure(service: str, stream: TextIO | None = None) -> None:
+    """Log what a service has to say to standard error, or a stream.
+
+    ``CNM_LOG_LEVEL`` names the lowest level (``INFO``), ``CNM_LOG_FORMAT`` who reads it, people (``console``) or
+    machines (``json``); without it that follows from whether it goes to a terminal.
+    """
     stream = stream or sys.stderr
     level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL, "INFO").upper(), logging.INFO)
-    human = stream.isatty()
+    human = {PEOPLE: True, MACHINES: False}.get(os.environ.get(FORMAT, ""), stream.isatty())
+
+    def add_service(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return event if human else {"service": service, **event}
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_trace,
+        add_service,
     ]
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer()]

@@ -84,6 +84,14 @@ class OtelRecorder:
         """Record the body as a span; see ``cnm.telemetry.Recorder``."""
         return _Recording(self._sampler, self._finished, name, kind, attributes, links, steps)
 
+    def past(self, name: str, kind: str, attributes: Attributes, links: Sequence[Trace], took_s: float) -> None:
+        """Record what has ended just now, a trace of its own."""
+        token = _trace.set(None)
+        recording = _Recording(self._sampler, self._finished, name, kind, attributes, links, ())
+        with recording:
+            recording.start_ns -= int(took_s * 1e9)
+        _trace.reset(token)
+
     def note(self, attributes: Attributes) -> None:
         """Add attributes to the present span."""
         trace = _trace.get()

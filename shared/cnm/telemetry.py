@@ -32,6 +32,9 @@ class Recorder(Protocol):
     ) -> AbstractContextManager[None]:
         """Record the body as a span under the present one, with the steps of a plan as its events."""
 
+    def past(self, name: str, kind: str, attributes: Attributes, links: Sequence[Trace], took_s: float) -> None:
+        """Record what has ended just now, a trace of its own."""
+
     def note(self, attributes: Attributes) -> None:
         """Add attributes to the present span."""
 
@@ -72,10 +75,21 @@ def steps_span(tool: str, steps: Iterable[object]) -> AbstractContextManager[Non
     return _recorder.span(tool, "client", {}, (), steps)
 
 
+def past(name: str, kind: str, attributes: Attributes, *, took_s: float, links: Sequence[Trace] = ()) -> None:
+    """Record what has ended just now and took so many seconds, a trace of its own."""
+    if _recorder is not None:
+        _recorder.past(name, kind, attributes, links, took_s)
+
+
 def note(attributes: Attributes) -> None:
     """Add attributes to the present span, if it is recorded."""
     if _recorder is not None:
         _recorder.note(attributes)
+
+
+def is_recording() -> bool:
+    """Tell whether spans are recorded at all."""
+    return _recorder is not None
 
 
 def flush() -> None:

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from cnm.tally import Turns
 from cnm.version import VERSION
 
 HEARTBEAT_PERIOD_S = 2.0
-TELEMETRY_STOP_S = 2.0
+TELEMETRY_STOP_S = 1.0
 SPANS_PERIOD_S = 0.2
 NUDGE_PERIOD_S = 0.5
 """A worker that is woken all the time converges so often."""
@@ -76,7 +77,7 @@ Build = Callable[[Worker], AbstractAsyncContextManager[Service]]
 
 def run(name: str, build: Build, *, description: str = "", on_node: bool = False) -> None:
     """Run a worker until SIGTERM or SIGINT; ``on_node`` workers answer for their node alone."""
-    logs.configure()
+    logs.configure(name)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -158,9 +159,17 @@ async def _tell_spans(spans: SpanSender) -> None:
 
 async def _end_telemetry() -> None:
     """Let exporters send what they have, but not for longer than a stop may take."""
-    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def send() -> None:
+        telemetry.shutdown()
+        with contextlib.suppress(RuntimeError):  # nobody waited so long, the loop is closed
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=send, daemon=True).start()  # the process ends without waiting for it
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(TELEMETRY_STOP_S):
-            await asyncio.to_thread(telemetry.shutdown)
+            await ended.wait()
 
 
 async def _give_up(main: asyncio.Task[None], stopping: asyncio.Event, up: asyncio.Event) -> None:

@@ -328,7 +328,7 @@ def stopped_installation(tmp_path):
         made.close()
 
 
-@pytest.fixture(name="wait_until")
+@pytest.fixture(scope="session", name="wait_until")
 def wait_until_fixture():
     """Return the first true value of a condition."""
     return wait_until

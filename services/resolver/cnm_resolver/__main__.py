@@ -7,13 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
+from cnm import telemetry
 from cnm.bus import Route
 from cnm.deposit import DEPOSIT, Depositor
 from cnm.kernel.thread import NetlinkThread
 from cnm.messages.drift import CompareNames, Difference
 from cnm.messages.node import GetNameSlice, NameSlice
 from cnm.worker import Converging, Service, Worker, reporting, run
-from cnm_resolver import metrics
+from cnm_resolver import metrics, traced
 from cnm_resolver.cache import Cache
 from cnm_resolver.config import log_every
 from cnm_resolver.counters import Counters
@@ -37,7 +38,7 @@ async def resolver(worker: Worker) -> AsyncIterator[Service]:
         depositor = Depositor(worker.settings.run_dir / DEPOSIT, "resolver")
         stack.callback(depositor.close)
         namespaces = KernelNamespaces(thread, depositor)
-        counters = Counters(log_every=log_every(os.environ))
+        counters = Counters(log_every=log_every(os.environ), told=traced.tell if telemetry.is_recording() else None)
         cache = Cache(Forwarder(SocketUpstream(namespaces, secrets.token_bytes), counters=counters))
         names = Names(Directory(ResolvConf()), Listeners(namespaces, cache, worker.tasks, counters=counters))
 

@@ -3,11 +3,13 @@
 import time
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 
+from cnm.trace import Trace
 from cnm_resolver import wire
 from cnm_resolver.zone import Server, View
 
@@ -35,6 +37,18 @@ class Health:
     last_s: float | None = None
 
 
+class Told(NamedTuple):
+    """A question that was timed, its reply's code (-1 for none), and what changed names last before it."""
+
+    source: Source
+    packet: bytes
+    kind: int
+    code: int
+    view: View
+    took_s: float
+    cause: Trace | None
+
+
 @dataclass
 class Counters:
     """Of one process, since it began. With ``log_every`` each so many questions is logged, and every failure."""
@@ -46,6 +60,10 @@ class Counters:
     seconds: dict[Source, float] = field(default_factory=dict)
     """What the answers in ``times`` took together."""
     servers: OrderedDict[Server, Health] = field(default_factory=OrderedDict)
+    told: Callable[[Told], None] | None = None
+    """Hears of the questions that are timed, where somebody records spans."""
+    cause: Trace | None = None
+    """What changed names last."""
     _until_timed: int = MEASURE_EACH
     _until_logged: int = 0
 
@@ -67,9 +85,18 @@ class Counters:
         key = source, kind, code
         self.questions[key] = self.questions.get(key, 0) + 1
         if began is not None:
-            self._time(source, time.perf_counter() - began)
+            took_s = time.perf_counter() - began
+            self._time(source, took_s)
+            if self.told is not None:
+                self.told(Told(source, packet, kind, code, view, took_s, self.cause))
         if self.log_every:
             self._log(source, packet, code, kind, view)
+
+    def change(self, cause: Trace | None) -> None:
+        """Note what changed names; the next question is told of, so that one sees when it was answered by them."""
+        if self.told is not None:
+            self.cause = cause
+            self._until_timed = 1
 
     def _time(self, source: Source, took_s: float) -> None:
         found = self.times.get(source)

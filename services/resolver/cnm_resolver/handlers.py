@@ -18,6 +18,7 @@ from cnm.messages.names import (
     ResolveName,
     UpdateNames,
 )
+from cnm.trace import current_trace
 from cnm_resolver import wire
 from cnm_resolver.cache import Cache
 from cnm_resolver.counters import BOUNDS_S
@@ -72,6 +73,7 @@ async def update_names(command: UpdateNames, *, names: Names) -> Empty:
         names.directory.drop_record(endpoint_id)
     if command.sandbox is not None:
         await names.serve(command.sandbox)
+    names.listeners.counters.change(current_trace())
     return Empty()
 
 

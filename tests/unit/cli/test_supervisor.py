@@ -43,7 +43,7 @@ async def test_who_waits_for_a_program_is_stopped_though_its_question_lost_the_c
         return False
 
     program = Program(name="p", command=("true",), ready=swallow)
-    waiting = asyncio.create_task(Keeper(program, pid_dir=tmp_path, say=lambda _: None).until_ready())
+    waiting = asyncio.create_task(Keeper(program, pid_dir=tmp_path, say=lambda *_: None).until_ready())
     await asked.wait()
     waiting.cancel()
     await asyncio.wait((waiting,))
