@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
-from cnm import telemetry
+from cnm import otel_environment
 from cnm.errors import Invalid
 from cnm.logs import FORMAT, PEOPLE
 from cnm.settings import HIGHEST_PORT, METRICS_VARIABLE, metrics_address
@@ -56,7 +56,7 @@ def worker_environment(
     }
     if settings.metrics_address:
         environment["CNM_METRICS_ADDRESS"] = _nth_address(settings.metrics_address, position)
-    telemetry.exporters()  # what no worker could use is refused before any is started
+    otel_environment.check()  # what no worker could use is refused before any is started
     return environment
 
 

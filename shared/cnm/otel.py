@@ -5,7 +5,6 @@ spans afterwards, many at once: an attach has some forty spans on its way, and t
 (docs/adr/0035).
 """
 
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +23,6 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
 )
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -37,10 +35,11 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from cnm.otel_environment import GRPC, otlp_protocol
+from cnm.otel_resource import SCOPE, resource_of
 from cnm.spans import SpanEvent, SpanLink, SpanRecord, Value
-from cnm.telemetry import GRPC, Attributes, otlp_protocol
+from cnm.telemetry import Attributes
 from cnm.trace import SAMPLED, UNSAMPLED, Trace, _trace, new_trace
-from cnm.version import VERSION
 
 STEP = "step"
 STEP_TEXT = "cnm.step"
@@ -50,7 +49,6 @@ MOST_STEPS = 128
 """Of a longer plan the first steps are told."""
 
 _KINDS = {kind.name.lower(): kind for kind in SpanKind}
-_SCOPE = InstrumentationScope("cnm", VERSION)
 _NOWHERE = Context()
 
 
@@ -60,14 +58,7 @@ class OtelRecorder:
     def __init__(
         self, service: str, node: str | None, exporters: Sequence[str], keep: Callable[[list[SpanRecord]], None]
     ) -> None:
-        resource: dict[str, str] = {
-            "service.name": service,
-            "service.namespace": "cnm",
-            "service.version": VERSION,
-            "service.instance.id": secrets.token_hex(16),
-            **({"host.name": node} if node else {}),
-        }
-        self._resource = Resource.create(resource)
+        self._resource = resource_of(service, node)
         self._service, self._node = service, node
         self._sampler: Sampler = TracerProvider(resource=self._resource, shutdown_on_exit=False).sampler
         self._processors: list[SpanProcessor] = []
@@ -250,7 +241,7 @@ class _Recording:
             status=Status(StatusCode.ERROR, self.error) if self.error else Status(),
             start_time=self.start_ns,
             end_time=self.end_ns,
-            instrumentation_scope=_SCOPE,
+            instrumentation_scope=SCOPE,
         )
 
 
@@ -277,7 +268,7 @@ def _state(trace: Trace) -> TraceState | None:
 
 
 def _otlp_exporter() -> SpanExporter:
-    if otlp_protocol() == GRPC:
+    if otlp_protocol("TRACES") == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415  # 25 MB if asked for
 
         return grpc.OTLPSpanExporter()

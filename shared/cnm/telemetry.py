@@ -5,23 +5,15 @@ commas between them: ``otlp``, ``console``, ``nats`` (into the installation's ow
 ``cnm trace`` and the gateway's page), ``none``. Attributes are named by OpenTelemetry's semantic conventions.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from cnm.errors import Invalid
+from cnm.otel_environment import trace_exporters
 from cnm.spans import SpanRecord
 from cnm.trace import Trace, current_trace
 
 Attributes = Mapping[str, str | int | float | bool]
-
-EXPORTER = "OTEL_TRACES_EXPORTER"
-EXPORTERS = ("otlp", "console", "nats", "none")
-OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-OTLP_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-GRPC = "grpc"
-HTTP = "http/protobuf"
 
 
 class Recorder(Protocol):
@@ -98,40 +90,6 @@ def flush() -> None:
         _recorder.flush()
 
 
-def exporters() -> list[str]:
-    """Return the exporters that the environment asks for.
-
-    Raises:
-        Invalid: there is none of that name, or none that speaks the protocol.
-    """
-    asked = os.environ.get(EXPORTER, "").strip()
-    if not asked and any(os.environ.get(name) for name in OTLP_ENDPOINTS):
-        asked = "otlp"
-    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return []
-    names = [name.strip() for name in asked.split(",") if name.strip()]
-    for name in names:
-        if name not in EXPORTERS:
-            raise Invalid.at(EXPORTER, name, f"{EXPORTER}: {name!r} is none of {', '.join(EXPORTERS)}")
-    if "otlp" in names:
-        otlp_protocol()
-    return [] if "none" in names else list(dict.fromkeys(names))
-
-
-def otlp_protocol() -> str:
-    """Return how OTLP is spoken: ``grpc``, or ``http/protobuf``, the default.
-
-    Raises:
-        Invalid: the environment asks for another.
-    """
-    for variable in OTLP_PROTOCOLS:
-        if asked := os.environ.get(variable):
-            if asked not in (GRPC, HTTP):
-                raise Invalid.at(variable, asked, f"{variable}: {asked!r} is neither {GRPC} nor {HTTP}")
-            return asked
-    return HTTP
-
-
 def _forget(_: list[SpanRecord]) -> None:
     """Keep no span."""
 
@@ -145,7 +103,7 @@ def setup(service: str, *, node: str | None = None, keep: Callable[[list[SpanRec
         Invalid: the environment asks for what is not there.
     """
     global _recorder  # noqa: PLW0603  # one recorder a process, as OpenTelemetry has it
-    names = exporters()
+    names = trace_exporters()
     if not names:
         return False
     from cnm.otel import OtelRecorder  # noqa: PLC0415  # 270 ms that nobody pays unasked

@@ -11,7 +11,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ import msgspec
 import structlog
 import uvloop
 
-from cnm import logs, nats_metrics, settings, telemetry
+from cnm import logs, nats_metrics, otel_environment, settings, telemetry
+from cnm.aside import aside
 from cnm.bus import Route
 from cnm.cancelling import end
 from cnm.drift import DriftReports
@@ -133,6 +133,8 @@ async def _work(
             worker = Worker(name=name, settings=own, bus=bus, tasks=tasks)
             if recording:
                 tasks.create_task(_tell_spans(spans))
+            if exporters := otel_environment.metric_exporters():
+                tasks.create_task(_send_metrics(scrape, exporters, node))
             up = asyncio.Event()
             main = tasks.create_task(_serve(worker, build, scrape, description, node, stopping, up))
             tasks.create_task(_give_up(main, stopping, up))
@@ -157,19 +159,17 @@ async def _tell_spans(spans: SpanSender) -> None:
             await spans.send()
 
 
+async def _send_metrics(scrape: Scrape, exporters: Sequence[str], node: str | None) -> None:
+    from cnm.otel_metrics import OtelMetrics  # noqa: PLC0415  # a quarter of a second, for those who want it
+
+    await OtelMetrics(scrape, exporters, node=node).run(otel_environment.export_interval_s())
+
+
 async def _end_telemetry() -> None:
     """Let exporters send what they have, but not for longer than a stop may take."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-    def send() -> None:
-        telemetry.shutdown()
-        with contextlib.suppress(RuntimeError):  # nobody waited so long, the loop is closed
-            loop.call_soon_threadsafe(ended.set)
-
-    threading.Thread(target=send, daemon=True).start()  # the process ends without waiting for it
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(TELEMETRY_STOP_S):
-            await ended.wait()
+            await aside(telemetry.shutdown)
 
 
 async def _give_up(main: asyncio.Task[None], stopping: asyncio.Event, up: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnm import telemetry
+from cnm import otel_environment, telemetry
 from cnm.errors import Conflict, Invalid
 from cnm.trace import (
     Trace,
@@ -268,7 +268,7 @@ def test_a_cause_is_named_only_where_somebody_records(recorded):
     [{}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_TRACES_EXPORTER": "nats", "OTEL_SDK_DISABLED": "TRUE"}],
 )
 def test_recording_is_off_unless_asked_for(monkeypatch, environment):
-    for name in (telemetry.EXPORTER, "OTEL_SDK_DISABLED", *telemetry.OTLP_ENDPOINTS):
+    for name in ("OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -292,7 +292,8 @@ def test_recording_is_off_unless_asked_for(monkeypatch, environment):
 def test_opentelemetrys_own_variables_decide(monkeypatch, environment, names, protocol):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert (telemetry.exporters(), telemetry.otlp_protocol()) == (names, protocol)
+    assert (otel_environment.trace_exporters(), otel_environment.otlp_protocol("TRACES")) == (names, protocol)
+    assert otel_environment.metric_exporters() == []
 
 
 @pytest.mark.parametrize(
@@ -304,3 +305,34 @@ def test_what_is_not_there_is_refused_by_name(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     with pytest.raises(Invalid, match=value):
         telemetry.setup("x")
+
+
+@pytest.mark.parametrize(
+    ("environment", "names"),
+    [
+        ({}, []),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, ["otlp"]),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://h"}, ["otlp"]),
+        ({"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://h"}, []),
+        ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "true"}, []),
+    ],
+)
+def test_metrics_are_sent_where_they_are_asked_for(monkeypatch, environment, names):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert otel_environment.metric_exporters() == names
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("OTEL_METRICS_EXPORTER", "prometheus", "CNM_METRICS_ADDRESS serves Prometheus"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "milliseconds above 0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1m", "milliseconds above 0"),
+        ("OTEL_TRACES_EXPORTER", "zipkin", "none of otlp"),
+    ],
+)
+def test_what_no_worker_could_do_is_refused_before_one_starts(monkeypatch, variable, value, said):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(Invalid, match=said):
+        otel_environment.check()
