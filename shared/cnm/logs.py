@@ -73,4 +73,7 @@ def _add_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
 
 def _tell_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Log what nobody caught, one line like everything else."""
-    log.critical("worker.crashed", error=str(error) or kind.__name__, exc_info=(kind, error, trace))
+    cause = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    log.critical("worker.crashed", error=str(cause) or type(cause).__name__, exc_info=(kind, error, trace))

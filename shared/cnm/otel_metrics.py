@@ -52,7 +52,7 @@ class OtelMetrics:
             self._exporters.append(ConsoleMetricExporter())
         if "otlp" in exporters:
             self._exporters.append(_otlp_exporter())
-        self._lost = False
+        self._lost = ""
 
     async def run(self, period_s: float) -> None:
         """Send for ever, each so many seconds, and a last time at the end."""
@@ -67,11 +67,20 @@ class OtelMetrics:
     async def send(self) -> None:
         """Read and send once; what cannot be sent is said once, and counted on in the next."""
         data = metrics_data(await self._scrape.read(), self._resource, self._began_ns, time.time_ns())
-        outcomes = [await aside(partial(each.export, data, timeout_millis=EXPORT_MS)) for each in self._exporters]
-        lost = MetricExportResult.FAILURE in outcomes
+        outcomes = [await aside(partial(_export, each, data)) for each in self._exporters]
+        lost = "; ".join(filter(None, outcomes))
         if lost and not self._lost:
-            log.warning("metrics.unsent")
+            log.warning("metrics.unsent", error=lost)
         self._lost = lost
+
+
+def _export(exporter: MetricExporter, data: MetricsData) -> str:
+    """Send, and return what became of it where that is not success."""
+    try:
+        outcome = exporter.export(data, timeout_millis=EXPORT_MS)
+    except Exception as error:  # noqa: BLE001  # an exporter's fault must not end a worker
+        return f"{error!r:.300}"
+    return "" if outcome is MetricExportResult.SUCCESS else "the exporter failed"
 
 
 def metrics_data(samples: Iterable[Sample], resource: Resource, began_ns: int, now_ns: int) -> MetricsData:
@@ -89,7 +98,7 @@ def _metric(metric: Metric, samples: Sequence[Sample], began_ns: int, now_ns: in
         data = Histogram([_distribution(each, began_ns, now_ns) for each in samples], CUMULATIVE)
     else:
         points = [
-            NumberDataPoint(_attributes(each), began_ns, now_ns, each.value)
+            NumberDataPoint(_attributes(each), began_ns, now_ns, float(each.value))
             for each in samples
             if not isinstance(each.value, Distribution)
         ]

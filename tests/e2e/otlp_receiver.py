@@ -1,4 +1,4 @@
-"""Takes OTLP, HTTP on port 4318 and gRPC on 4317, and prints each span as a line of JSON; run by a test."""
+"""Takes OTLP, HTTP on port 4318 and gRPC on 4317, and prints each span and metric as a JSON line; run by a test."""
 
 import gzip
 import json
@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_rpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as rpc
 
@@ -37,10 +39,30 @@ def tell(request, protocol):
                 "error": span.status.message if span.status.code == 2 else "",
                 "took_ns": span.end_time_unix_nano - span.start_time_unix_nano,
             }
-            with _writing:
-                sys.stdout.write(json.dumps(told) + "\n")
-                sys.stdout.flush()
+            write(told)
     return service.ExportTraceServiceResponse()
+
+
+def write(told):
+    with _writing:
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+
+
+def tell_metrics(request, protocol):
+    for each in request.resource_metrics:
+        for metric in (metric for scope in each.scope_metrics for metric in scope.metrics):
+            kind = metric.WhichOneof("data")
+            points = [
+                {
+                    "attributes": plain(point.attributes),
+                    "value": point.count if kind == "histogram" else point.as_double,
+                }
+                for point in getattr(metric, kind).data_points
+            ]
+            resource = plain(each.resource.attributes)
+            write({"metric": metric.name, "kind": kind, "points": points, "resource": resource, "protocol": protocol})
+    return metrics.ExportMetricsServiceResponse()
 
 
 class OverHttp(BaseHTTPRequestHandler):
@@ -48,7 +70,12 @@ class OverHttp(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
-        reply = tell(service.ExportTraceServiceRequest.FromString(body), f"http {self.path}").SerializeToString()
+        if self.path == "/v1/metrics":
+            answer = tell_metrics(metrics.ExportMetricsServiceRequest.FromString(body), "http")
+        else:
+            assert self.path == "/v1/traces"
+            answer = tell(service.ExportTraceServiceRequest.FromString(body), "http")
+        reply = answer.SerializeToString()
         self.send_response(200)
         self.send_header("content-type", "application/x-protobuf")
         self.send_header("content-length", str(len(reply)))
@@ -64,9 +91,15 @@ class OverGrpc(rpc.TraceServiceServicer):
         return tell(request, "grpc")
 
 
+class MetricsOverGrpc(metrics_rpc.MetricsServiceServicer):
+    def Export(self, request, context):  # noqa: N802  # gRPC's name
+        return tell_metrics(request, "grpc")
+
+
 if __name__ == "__main__":
     server = grpc.server(ThreadPoolExecutor(4))
     rpc.add_TraceServiceServicer_to_server(OverGrpc(), server)
+    metrics_rpc.add_MetricsServiceServicer_to_server(MetricsOverGrpc(), server)
     server.add_insecure_port("127.0.0.1:4317")
     server.start()
     http = HTTPServer(("127.0.0.1", 4318), OverHttp)
