@@ -40,13 +40,13 @@ class Lease:
         Raises:
             CnmError: it was refused.
         """
-        self.doubtful = True
+        doubted, self.doubtful = self.doubtful, True
         try:
             made = await client.ask("cnm.v1.sandbox.create", self.body, request_id=self.request_id)
         except (Lost, Timeout):
             raise
-        except CnmError:
-            self.doubtful = False
+        except CnmError as error:  # that nobody is there now tells nothing of what was carried out before
+            self.doubtful = doubted and isinstance(error, Unavailable)
             raise
         self.sandbox_id, self.doubtful = made["id"], False
         return made
