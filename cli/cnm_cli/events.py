@@ -12,9 +12,7 @@ from cnm_cli.output import add_output_option
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from cnm_cli.nats_events import Heard
-
-SUBJECT = "cnm.v1.event."
+    from cnm.client import Heard
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -37,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     import asyncio
     import signal
 
-    from cnm_cli.nats_events import follow
+    from cnm_cli.following import follow
     from cnm_cli.settings import from_environment
 
     async def print_all() -> None:
@@ -70,9 +68,8 @@ def as_json(event: "Heard") -> str:
 
 def as_line(event: "Heard") -> str:
     """Write an event for a person: ``2026-11-23T10:00:00Z network created 1a2b3c4d5e6f name=web driver=bridge``."""
-    noun, participle, about = event.subject.removeprefix(SUBJECT).split(".", 2)
-    parts = [event.body["time"], noun, participle, about[:12] if len(about) == 64 else about]
-    return " ".join([*parts, *_remarks(noun, event.body["object"])])
+    noun, participle = event.kind.split(".")
+    return " ".join([event.body["time"], noun, participle, _short(event.about), *_remarks(noun, event.object)])
 
 
 def _remarks(noun: str, found: Mapping[str, Any]) -> list[str]:

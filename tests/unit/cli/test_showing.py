@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from cnm.client import Heard
 from cnm_cli.events import as_json, as_line
-from cnm_cli.nats_events import Heard
 from cnm_cli.port import describe
 from cnm_cli.request import flatten, print_objects, short
 
