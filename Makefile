@@ -12,6 +12,7 @@ demo: setup ## show CNM at work
 	@.venv/bin/cnm demo
 
 test: setup ## run all tests, the fast ones first (make test ARGS="-k pool"); see deploy/test
+	@deploy/setup-examples
 	@deploy/test $(ARGS)
 
 chaos: setup ## two minutes of kills under a hundred clients, then a fault at every step of every saga (an hour)
@@ -37,4 +38,5 @@ bench: setup ## measure; see bench/
 	@.venv/bin/python -m bench $(ARGS)
 
 clean: ## remove what setup and the tools made
-	rm -rf .venv .uv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .uv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+		examples/javascript/node_modules tests/asyncapi/node_modules
