@@ -44,7 +44,7 @@ async def use(client: Client) -> None:
     print("client finds server at", found.decode().split()[0])
 
     await client.ask(PublishOnSandbox(sandbox="server", ports=[PortRequest(container_port=8000, host_port=8080)]))
-    words = "cnm exec server -- python3 -u -m http.server 8000".split()
+    words = ["cnm", "exec", "server", "--", "python3", "-u", "-m", "http.server", "8000"]
     serving = await create_subprocess_exec(*words, stdout=PIPE)
     try:
         await serving.stdout.readline()  # now it listens

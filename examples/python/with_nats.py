@@ -70,7 +70,7 @@ async def use(ask):
     print("client finds server at", found.split()[0])
 
     await ask("sandbox.publish", sandbox="server", ports=[{"container_port": 8000, "host_port": 8080}])
-    words = "cnm exec server -- python3 -u -m http.server 8000".split()
+    words = ["cnm", "exec", "server", "--", "python3", "-u", "-m", "http.server", "8000"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as serving:
         serving.stdout.readline()  # now it listens
         with urlopen(URL, timeout=5) as reply:
