@@ -1,5 +1,5 @@
 # `make` alone tells what there is.
-.PHONY: help setup demo test chaos soak check docs bench clean
+.PHONY: help setup demo test chaos soak check docs reference bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
@@ -33,6 +33,10 @@ check: setup ## lint, format, types, and who may import whom
 docs: setup ## write docs/ from the code
 	@.venv/bin/python -m cnm.docs
 	@CNM_WRITE_DOCS=1 .venv/bin/python -m pytest -q tests/unit/driver_bridge/test_rules_page.py
+
+reference: setup ## write the examples of the reference from a run of a real installation, and docs/ from them
+	@CNM_WRITE_DOCS=1 .venv/bin/python -m pytest -q tests/e2e/test_reference.py -k examples
+	@.venv/bin/python -m cnm.docs
 
 bench: setup ## measure; see bench/
 	@.venv/bin/python -m bench $(ARGS)

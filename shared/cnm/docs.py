@@ -1,59 +1,33 @@
 """Write the documentation of messages and metrics from their declarations: ``python -m cnm.docs``.
 
 Into ``docs``: ``subjects.md`` and ``metrics.md`` for people, ``asyncapi.json`` for tools, and
-``schemas/<subject>.json`` with what a command takes and replies. A schema that would lose, rename or retype a field
+``schemas/<subject>.json`` with what a command takes and replies. The examples in them come from ``examples.json``,
+which ``make reference`` writes from a run of a real installation. A schema that would lose, rename or retype a field
 is not written unless ``--breaking`` says that this is meant. ``--check`` writes nothing, and exits 1 when something
 is out of date.
 """
 
 import argparse
-import ast
 import json
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from cnm.errors import BY_CODE, ErrorReply
-from cnm.messages import COMMANDS, EVENTS
-from cnm.messages.message import Command, Event, schema, unindented
+from cnm.asyncapi import asyncapi
+from cnm.messages.message import schema
 from cnm.metrics_page import metrics_page
-from cnm.types import SCHEMA_FORMATS
-from cnm.version import VERSION
-
-ROOT = Path(__file__).parents[2]
-CODES = {kind.__name__: code for code, kind in BY_CODE.items()}
-HEADERS = {
-    "traceparent": "W3C trace context; the work done joins that trace",
-    "tracestate": "W3C trace context",
-    "baggage": "W3C baggage",
-    "Cnm-Request-Id": "idempotency key: a repeat within 10 minutes gets the first reply again",
-    "Cnm-Deadline-Ms": "how long the caller will wait, in milliseconds; default 10000",
-}
-REPLY_HEADERS = {
-    "Nats-Service-Error-Code": "absent when it worked",
-    "Nats-Service-Error": "one sentence for a person",
-}
-Schema = dict[str, Any]
-Kind = type[Command[Any]]
-
-
-def every_command() -> Iterator[tuple[str, Kind]]:
-    """Yield each command with the service that answers it."""
-    for service, commands in COMMANDS.items():
-        for command in commands:
-            yield service, command
+from cnm.reference import EXAMPLES, ROOT, Kind, Schema, every_command, raised_codes
+from cnm.subjects_page import subjects_page
 
 
 def generate(services: Path = ROOT / "services") -> dict[str, str]:
     """Return what each file under ``docs`` should hold."""
+    codes, examples = raised_codes(services), json.loads(EXAMPLES.read_text())
     files = {
-        "subjects.md": subjects_page(raised_codes(services)),
+        "subjects.md": subjects_page(codes, examples),
         "metrics.md": metrics_page(),
-        "asyncapi.json": _text(asyncapi()),
+        "asyncapi.json": _text(asyncapi(codes, examples)),
     }
     for _, command in every_command():
         files[schema_file(command)] = _text(schemas_of(command))
@@ -72,194 +46,6 @@ def schemas_of(command: Kind) -> Schema:
 
 def _text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _components(template: str) -> tuple[list[Schema], dict[str, Schema]]:
-    kinds: list[Any] = [kind for _, command in every_command() for kind in (command, command.reply_type())]
-    roots, parts = msgspec.json.schema_components(
-        [*kinds, Event, ErrorReply], schema_hook=lambda kind: SCHEMA_FORMATS[kind], ref_template=template
-    )
-    return list(unindented(roots)), dict(unindented(dict(parts)))
-
-
-def asyncapi() -> Schema:
-    """Return the AsyncAPI 3.0 document: a channel and an operation a command, a channel a kind of event."""
-    _, parts = _components("#/components/schemas/{name}")
-    channels: Schema = {}
-    operations: Schema = {}
-    messages: Schema = {
-        "ErrorReply": _message("ErrorReply", REPLY_HEADERS),
-        "Event": _message("Event", {"Nats-Msg-Id": "the event's id, by which the stream knows duplicates"}),
-    }
-    for service, command in every_command():
-        request, reply = command.__name__, command.reply_type().__name__
-        key = command.subject.removeprefix("cnm.v1.").replace("{node}.", "")
-        messages[request] = _message(request, HEADERS)
-        messages[reply] = _message(reply, {})
-        answers = {name: {"$ref": f"#/components/messages/{name}"} for name in (reply, "ErrorReply")}
-        channels[key] = {
-            "address": command.subject,
-            "messages": {request: {"$ref": f"#/components/messages/{request}"}},
-            **({"parameters": {"node": {"description": "the node's name"}}} if "{node}" in command.subject else {}),
-        }
-        channels[f"{key}.reply"] = {"address": None, "messages": answers}
-        operations[key] = {
-            "action": "receive",
-            "summary": summary(command),
-            "tags": [{"name": service}],
-            "channel": {"$ref": f"#/channels/{key}"},
-            "messages": [{"$ref": f"#/channels/{key}/messages/{request}"}],
-            "reply": {
-                "address": {"location": "$message.header#/reply"},
-                "channel": {"$ref": f"#/channels/{key}.reply"},
-                "messages": [{"$ref": f"#/channels/{key}.reply/messages/{name}"} for name in answers],
-            },
-        }
-    for noun, participles in EVENTS.items():
-        for participle in participles:
-            key = f"event.{noun}.{participle}"
-            channels[key] = {
-                "address": f"cnm.v1.{key}.{{id}}",
-                "messages": {"Event": {"$ref": "#/components/messages/Event"}},
-                "parameters": {"id": {"description": "the id of the object that the event tells of"}},
-            }
-            operations[key] = {"action": "send", "channel": {"$ref": f"#/channels/{key}"}}
-    return {
-        "asyncapi": "3.0.0",
-        "info": {"title": "CNM", "version": VERSION, "description": "The Container Network Model over NATS."},
-        "defaultContentType": "application/json",
-        "channels": channels,
-        "operations": operations,
-        "components": {"messages": messages, "schemas": parts},
-    }
-
-
-def _message(name: str, headers: dict[str, str]) -> Schema:
-    found: Schema = {"name": name, "payload": {"$ref": f"#/components/schemas/{name}"}}
-    if headers:
-        properties = {header: {"type": "string", "description": text} for header, text in headers.items()}
-        found["headers"] = {"type": "object", "properties": properties}
-    return found
-
-
-def summary(kind: type) -> str:
-    """Return the first line of a docstring."""
-    return (kind.__doc__ or "").strip().splitlines()[0]
-
-
-def raised_codes(services: Path) -> dict[str, dict[str, str]]:
-    """Return, of each command, the codes that its handler's docstring says it raises, and when."""
-    found: dict[str, dict[str, str]] = {}
-    for path in sorted(services.glob("*/cnm_*/*handlers.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.AsyncFunctionDef) and (command := _commanded(node)):
-                found[command] = _raises(ast.get_docstring(node) or "")
-    return found
-
-
-def _commanded(function: ast.AsyncFunctionDef) -> str | None:
-    for argument in function.args.args:
-        if argument.arg == "command" and argument.annotation is not None:
-            return ast.unparse(argument.annotation).rpartition(".")[2]
-    return None
-
-
-def _raises(docstring: str) -> dict[str, str]:
-    section = re.search(r"^Raises:\n((?:    .*\n?)+)", docstring, flags=re.MULTILINE)
-    entries = re.findall(r"^    ([\w, ]+): (.*(?:\n      .*)*)", section[1], flags=re.MULTILINE) if section else []
-    return {
-        CODES[name]: " ".join(text.split()).replace("``", "`")
-        for names, text in entries
-        for name in names.split(", ")
-        if name in CODES
-    }
-
-
-def subjects_page(codes: dict[str, dict[str, str]]) -> str:
-    """Return the page for people: each service's commands, then the types they speak of, then the events."""
-    roots, parts = _components("#/$defs/{name}")
-    names = [root["$ref"].rpartition("/")[2] for root in roots]
-    lines = [
-        "# Subjects",
-        "",
-        "Made by `python -m cnm.docs` from the classes in `shared/cnm/messages`; do not edit.",
-        "Schemas for programs: [asyncapi.json](asyncapi.json), and one file a subject under [schemas](schemas).",
-        "Headers, error codes and what holds for all of them: see the [README](../README.md).",
-        "",
-    ]
-    place = 0
-    for service, commands in COMMANDS.items():
-        lines += [f"## {service}", ""]
-        for command in commands:
-            request, reply = names[place], names[place + 1]
-            place += 2
-            lines += _section(command, parts[request], reply, codes.get(command.__name__, {}))
-    lines += ["## Types", ""]
-    spoken_of = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(parts)))
-    for name in sorted(spoken_of | set(names[1:place:2]) | set(names[place:])):
-        lines += [f"### {name}", "", *_prose(parts[name].get("description", "")), *_table(parts[name]), ""]
-    lines += ["## Events", "", "Stream `CNM_EVENTS`; the body of each is an [Event](#event).", ""]
-    lines += [f"- `cnm.v1.event.{noun}.{participle}.<id>`" for noun, found in EVENTS.items() for participle in found]
-    return "\n".join(lines) + "\n"
-
-
-def _section(command: Kind, request: Schema, reply: str, codes: dict[str, str]) -> list[str]:
-    subject = command.subject.replace("{node}", "<node>")
-    refused = [f"- `{code}`: {text}" for code, text in codes.items()]
-    return [
-        f"### {subject}",
-        "",
-        *_prose(command.__doc__ or ""),
-        *_table(request),
-        "",
-        f"Replies [{reply}](#{reply.lower()}).",
-        *(["", *refused] if refused else []),
-        "",
-    ]
-
-
-def _prose(docstring: str) -> list[str]:
-    text = "\n".join(line.strip() for line in docstring.strip().splitlines())
-    return [text.replace("``", "`"), ""] if text else []
-
-
-def _table(part: Schema) -> list[str]:
-    properties: Schema = part.get("properties", {})
-    if not properties:
-        return ["No fields."]
-    required = part.get("required", [])
-    rows = [
-        f"| `{name}` | {_type_text(each)} | {_default_text(each, required=name in required)} |"
-        for name, each in properties.items()
-    ]
-    return ["| field | type | default |", "|---|---|---|", *rows]
-
-
-def _default_text(part: Schema, *, required: bool) -> str:
-    if "default" in part:
-        return f"`{json.dumps(part['default'], ensure_ascii=False)}`"
-    return "required" if required else "absent"
-
-
-def _type_text(part: Schema) -> str:
-    if "$ref" in part:
-        name = part["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    if "anyOf" in part:
-        return " or ".join(_type_text(each) for each in part["anyOf"])
-    if "enum" in part:
-        return ", ".join(f"`{json.dumps(each)}`" for each in part["enum"])
-    if part.get("type") == "array":
-        return f"list of {_type_text(part.get('items', {}))}"
-    if part.get("type") == "object":
-        inner = part.get("additionalProperties")
-        return f"map to {_type_text(inner)}" if isinstance(inner, dict) else "object"
-    kind = part.get("description") or part.get("format") or part.get("type") or "anything"
-    bounds = [
-        f"from {part['minimum']}" if "minimum" in part else "",
-        f"to {part['maximum']}" if "maximum" in part else "",
-    ]
-    return " ".join([str(kind).replace("|", "\\|"), *filter(None, bounds)])
 
 
 def broken(old: Schema, new: Schema) -> list[str]:

@@ -4,17 +4,18 @@ from typing import Any
 
 from cnm.messages.bridge import BRIDGE_COMMANDS
 from cnm.messages.drift import COMPARISONS, DRIFT_COMMANDS
-from cnm.messages.endpoint import ENDPOINT_COMMANDS
+from cnm.messages.endpoint import ENDPOINT_COMMANDS, Endpoint
 from cnm.messages.ipam import IPAM_COMMANDS
 from cnm.messages.ipam_driver import ANNOUNCEMENTS
 from cnm.messages.message import Command
 from cnm.messages.names import NAME_COMMANDS
 from cnm.messages.namespace import NAMESPACE_COMMANDS
-from cnm.messages.network import NETWORK_COMMANDS
+from cnm.messages.network import NETWORK_COMMANDS, Network
 from cnm.messages.node import NODE_COMMANDS
 from cnm.messages.ports import PORT_COMMANDS
-from cnm.messages.sandbox import SANDBOX_COMMANDS
+from cnm.messages.sandbox import SANDBOX_COMMANDS, Sandbox
 from cnm.messages.system import SYSTEM_COMMANDS
+from cnm.messages.told import ToldAddress, ToldDrift, ToldNode, ToldPool, ToldPorts
 
 COMMANDS: dict[str, tuple[type[Command[Any]], ...]] = {
     "cnm-controller": (
@@ -37,7 +38,7 @@ COMMANDS: dict[str, tuple[type[Command[Any]], ...]] = {
 EVENTS: dict[str, tuple[str, ...]] = {
     "network": ("created", "updated", "deleted"),
     "endpoint": ("created", "joined", "left", "updated", "deleted", "ready", "unready"),
-    "sandbox": ("created", "deleted"),
+    "sandbox": ("created", "updated", "deleted"),
     "port": ("published", "unpublished"),
     "pool": ("requested", "released", "conflict"),
     "address": ("requested", "released"),
@@ -46,3 +47,18 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "drift": ("found", "repaired"),
 }
 """The participles of each noun that events are published of."""
+
+UNPUBLISHED = ("service.created", "service.updated", "service.deleted", "node.down")
+"""The kinds of events that the contract names and nothing publishes yet."""
+
+OBJECTS: dict[str, type] = {
+    "network": Network,
+    "endpoint": Endpoint,
+    "sandbox": Sandbox,
+    "port": ToldPorts,
+    "pool": ToldPool,
+    "address": ToldAddress,
+    "node": ToldNode,
+    "drift": ToldDrift,
+}
+"""What the events of a noun hold as their ``object``."""
