@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import shutil
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -159,6 +160,23 @@ async def test_connection_is_made_again_and_events_go_on_where_they_were(own_nat
         await wait_for(lambda: client.connection.is_connected and bus.client.is_connected)
         await wait_for(lambda: publishes(bus, event("network.created", "after", "b")))
         assert (await anext(events)).object["name"] == "after"
+
+
+async def test_server_that_lost_its_events_is_heard_from_its_first_on(own_nats, line, wait_for, tmp_path):
+    bus = NatsBus(await line(own_nats.url))
+    await bus.ensure_stream()
+    async with connect(own_nats.url) as client, client.events() as events:
+        for name in ("one", "two"):
+            await bus.publish_event(event("network.created", name, "a"))
+            assert (await anext(events)).object["name"] == name
+        own_nats.kill()
+        await wait_for(lambda: client.connection.is_reconnecting)
+        shutil.rmtree(tmp_path / "store")
+        own_nats.start()
+        await wait_for(lambda: client.connection.is_connected and bus.client.is_connected)
+        await wait_for(lambda: publishes(bus, event("network.created", "three", "b")))
+        assert (await anext(events)).object["name"] == "three"
+        assert events.sequence == 1
 
 
 async def publishes(bus, event):
