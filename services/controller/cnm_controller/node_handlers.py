@@ -35,6 +35,7 @@ from cnm_controller.documents import EndpointBody, SandboxBody, read
 from cnm_controller.events import event
 from cnm_controller.network import check_filters
 from cnm_controller.ports import NodeState
+from cnm_controller.window import window
 
 Slice = TypeVar("Slice", BridgeSlice, SandboxSlice, PortSlice, NameSlice)
 
@@ -56,6 +57,7 @@ async def list_nodes(command: ListNodes, *, controller: Controller) -> Nodes:
 
     Raises:
         Invalid: a filter is unknown.
+        NotFound: there is no node ``after``.
     """
     check_filters(command.filters, ("name", "state"))
     snapshot = await controller.ledger.store.snapshot(("sandbox", "endpoint"))
@@ -66,14 +68,13 @@ async def list_nodes(command: ListNodes, *, controller: Controller) -> Nodes:
         _view(node, controller, sandboxes[node.name], endpoints[node.name]) for node in await controller.nodes.every()
     ]
     names, states = command.filters.get("name"), command.filters.get("state")
-    return Nodes(
-        nodes=[
-            node
-            for node in shown
-            if (names is None or any(str(name) in node.name for name in names))
-            and (states is None or node.state in states)
-        ]
-    )
+
+    def passes(node: Node) -> bool:
+        return (names is None or any(str(name) in node.name for name in names)) and (
+            states is None or node.state in states
+        )
+
+    return Nodes(nodes=window(shown, passes, after=command.after, limit=command.limit, by="name"))
 
 
 async def get_node_dns(command: GetNodeDns, *, controller: Controller) -> NodeDns:

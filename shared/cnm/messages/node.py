@@ -52,11 +52,13 @@ class GetNode(Command[Node], frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ListNodes(Command[Nodes], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show the nodes."""
+    """Show the nodes that match all filters, by name; ``after`` is a node's name, those that follow it are shown."""
 
     subject: ClassVar[str] = "cnm.v1.node.list"
 
     filters: Filters = {}
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    after: Key | None = None
 
 
 class NodeDns(msgspec.Struct, frozen=True, kw_only=True):

@@ -149,6 +149,16 @@ def test_filters_of_sandboxes_and_nodes(api, three):
     assert api.ask("node.list", {"filters": {"state": ["down"]}})["nodes"] == []
 
 
+def test_nodes_are_shown_page_by_page(api):
+    def names(**request):
+        return [node["name"] for node in api.ask("node.list", request)["nodes"]]
+
+    assert names(limit=1) == [api.node]
+    assert names(after=api.node) == []
+    api.refused("node.list", {"after": "nonesuch"}, "not_found", "nonesuch")
+    api.refused("node.list", {"limit": 0}, "invalid", "limit")
+
+
 def test_endpoints_are_listed_by_network(api, three):
     one, two, last = (each["id"] for each in three["endpoint"])
     assert ids(api, "endpoint", network=three["network"][0]["name"]) == [one, two]
