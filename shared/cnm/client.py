@@ -37,6 +37,7 @@ STREAM = "CNM_EVENTS"
 EVENTS = "cnm.v1.event."
 CONNECT_TIMEOUT_S = 2
 RECONNECT_PAUSE_S = 0.1
+STREAM_TIMEOUT_S = 5.0
 GRACE_S = 1.0
 """How much longer than the deadline we wait for the worker to say that it passed."""
 PATIENCE_S = 30.0
@@ -241,7 +242,7 @@ class Events:
     ) -> None:
         self.sequence = after
         self._connection = connection
-        self._stream: JetStreamContext = connection.jetstream()
+        self._stream: JetStreamContext = connection.jetstream(timeout=STREAM_TIMEOUT_S)
         self._subject = subject
         self._since = since
         self._consumer: JetStreamContext.PushSubscription | None = None
@@ -258,7 +259,7 @@ class Events:
         except nats.js.errors.NotFoundError:
             raise Unavailable(f"there is no stream {STREAM}: has cnm up ever been ready?") from None
         except (nats.errors.Error, TimeoutError) as error:
-            raise Unavailable(f"the events cannot be followed: {error}") from None
+            raise self._lost(error) from None
         if self.sequence is None and self._since is None:
             self.sequence = last
 
@@ -273,7 +274,7 @@ class Events:
             except (nats.errors.Error, TimeoutError) as error:
                 lost_at = lost_at or time.monotonic()
                 if self._connection.is_closed or time.monotonic() - lost_at >= PATIENCE_S:
-                    raise Unavailable(f"the events cannot be followed: {error}") from None
+                    raise self._lost(error) from None
                 await self.pause()
                 await asyncio.sleep(PAUSE_S)
             else:
@@ -308,6 +309,11 @@ class Events:
             where.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
             where.opt_start_seq = (after if after <= last else 0) + 1  # a server that lost its files counts anew
         return await self._stream.subscribe(self._subject, stream=STREAM, ordered_consumer=True, config=where)
+
+    def _lost(self, error: Exception) -> Unavailable:
+        """Say why; what NATS does not allow it does not answer either, and tells of it beside."""
+        told = self._connection.last_error if isinstance(error, TimeoutError) else None
+        return Unavailable(f"the events cannot be followed: {told or error}")
 
     async def _last(self) -> int:
         return (await self._stream.stream_info(STREAM)).state.last_seq

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -177,6 +178,46 @@ async def test_server_that_lost_its_events_is_heard_from_its_first_on(own_nats, 
         await wait_for(lambda: publishes(bus, event("network.created", "three", "b")))
         assert (await anext(events)).object["name"] == "three"
         assert events.sequence == 1
+
+
+READERS_MAY = """publish: ["$JS.API.STREAM.INFO.CNM_EVENTS", "$JS.API.CONSUMER.CREATE.CNM_EVENTS", \
+"$JS.API.CONSUMER.CREATE.CNM_EVENTS.>", "$JS.FC.>"], subscribe: ["_INBOX.>"]"""
+
+
+DURABLE_MAY = """publish: ["$JS.API.CONSUMER.*.CNM_EVENTS.>", "$JS.API.CONSUMER.MSG.NEXT.CNM_EVENTS.>", \
+"$JS.API.CONSUMER.DURABLE.CREATE.CNM_EVENTS.>", "$JS.ACK.CNM_EVENTS.>"], subscribe: ["_INBOX.>"]"""
+
+
+async def test_events_need_no_more_rights_than_the_docs_say(own_nats, line, tmp_path, monkeypatch):
+    own_nats.kill()
+    with (tmp_path / "nats.conf").open("a") as config:
+        config.write(
+            "authorization { users = [ { user: all, password: x }, "
+            f"{{ user: reader, password: x, permissions {{ {READERS_MAY} }} }}, "
+            f"{{ user: durable, password: x, permissions {{ {DURABLE_MAY} }} }}, "
+            '{ user: stranger, password: x, permissions { publish: ["cnm.>"], subscribe: ["_INBOX.>"] } } ] }'
+        )
+    own_nats.start()
+    bus = NatsBus(await line(own_nats.url.replace("//", "//all:x@")))
+    await bus.ensure_stream()
+    async with connect(own_nats.url.replace("//", "//reader:x@")) as client:
+        async with client.events() as events:
+            await bus.publish_event(event("network.created", "one", "a"))
+            assert (await anext(events)).object["name"] == "one"
+        assert client.connection.last_error is None
+    async with connect(own_nats.url.replace("//", "//durable:x@")) as client:
+        stream = client.connection.jetstream()
+        await stream.add_consumer("CNM_EVENTS", ConsumerConfig(durable_name="d", ack_policy=AckPolicy.EXPLICIT))
+        consumer = await stream.pull_subscribe_bind("d", "CNM_EVENTS")
+        (message,) = await consumer.fetch(1, timeout=5)
+        await message.ack_sync(timeout=5)
+        assert (await stream.consumer_info("CNM_EVENTS", "d")).num_ack_pending == 0
+        await stream.delete_consumer("CNM_EVENTS", "d")
+    monkeypatch.setattr("cnm.client.STREAM_TIMEOUT_S", 0.3)
+    async with connect(own_nats.url.replace("//", "//stranger:x@")) as client:
+        with pytest.raises(Unavailable, match=r"(?i)permissions violation .*STREAM\.INFO"):
+            async with client.events():
+                pass
 
 
 async def publishes(bus, event):
