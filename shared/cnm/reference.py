@@ -69,12 +69,17 @@ def summary(kind: type) -> str:
 
 
 def raised_codes(services: Path) -> Codes:
-    """Return, of each command, the codes that its handler's docstring says it raises, and when."""
+    """Return, of each command, the codes that its handler's docstring says it raises, and when.
+
+    A handler is a public function of a module; most, but not all, are in one named after them.
+    """
     found: dict[str, dict[str, str]] = {}
-    for path in sorted(services.glob("*/cnm_*/*handlers.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.AsyncFunctionDef) and (command := _commanded(node)):
-                found[command] = _raises(ast.get_docstring(node) or "")
+    for path in sorted(services.glob("*/cnm_*/*.py"), key=lambda path: (not path.stem.endswith("handlers"), path)):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                command, raised = _commanded(node), _raises(ast.get_docstring(node) or "")
+                if command is not None and raised:
+                    found.setdefault(command, raised)
     return found
 
 

@@ -87,6 +87,12 @@ def _headers_section() -> list[str]:
 def _errors_section(refusals: Schema) -> list[str]:
     rows = [f"| `{code}` | {kind.status} | {summary(kind)} |".replace("``", "`") for code, kind in BY_CODE.items()]
     lines = ["## Errors", "", "| code | header | |", "|---|---|---|", *rows, ""]
+    lines += [
+        "Any request can be refused as `invalid` (a body or header that is malformed, a key that is the beginning",
+        "of several ids), `conflict` (a request id that came with another body), `unavailable`, `timeout` or",
+        "`internal`; what a verb is refused with besides stands below it.",
+        "",
+    ]
     for code in ("conflict", "invalid"):
         shown = refusals[code]
         headers = "\n".join(f"{name}: {value}" for name, value in shown["headers"].items())

@@ -51,8 +51,10 @@ async def create(command: CreateEndpoint, *, controller: Controller) -> Endpoint
 
     Raises:
         NotFound: there is no such network.
+        Invalid: an address, route or option does not go with the network; all faults are told.
         Conflict: the name or the address is taken; the message names the holder.
         Exhausted: the pool has no free address.
+        Forbidden: the network only holds a configuration, or hands out no addresses and one is asked for.
     """
 
     async def attempt() -> Endpoint:
@@ -81,9 +83,11 @@ async def connect(command: ConnectSandbox, *, controller: Controller) -> Endpoin
 
     Raises:
         NotFound: there is no such sandbox or network.
-        Conflict: the sandbox is on the network already, or a name, address or port is taken.
-        Exhausted: the pool has no free address.
+        Invalid: an address, route, option or sysctl does not go with the network; all faults are told.
+        Conflict: the sandbox is on the network, or on one that overlaps it, or a name, address or port is taken.
+        Exhausted: the pool has no free address, or the range no free host port.
         Forbidden: this sandbox cannot be on this network.
+        Unavailable: the node's workers do not answer; nothing was changed.
     """
 
     async def attempt() -> Endpoint:
@@ -116,8 +120,12 @@ async def join(command: JoinEndpoint, *, controller: Controller) -> Endpoint:
 
     Raises:
         NotFound: there is no such endpoint, network or sandbox.
-        Conflict: it has joined one already, or the sandbox is on the network already.
+        Invalid: a sysctl cannot be set for an interface.
+        Conflict: it has joined one already, the sandbox is on the network or on one that overlaps it, or a port is
+            taken.
+        Exhausted: the range has no free host port.
         Forbidden: this sandbox cannot be on this network.
+        Unavailable: the node's workers do not answer; nothing was changed.
     """
     check_join_sysctls(command.sysctls)
 

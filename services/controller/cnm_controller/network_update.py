@@ -27,7 +27,9 @@ async def update_network(command: UpdateNetwork, *, controller: Controller) -> N
 
     Raises:
         NotFound: there is none.
-        Forbidden, Invalid, Unsupported: see ``decide_update``.
+        Forbidden: it is predefined.
+        Invalid: what is asked for cannot be changed, or contradicts what stays; all faults are told.
+        Unsupported: its driver of IPAM cannot give it more pools.
         Conflict: it is at another revision, or a pool is taken; the message names the holder.
         Exhausted: no predefined pool is left.
         Unavailable: a node's worker does not answer; nothing was changed.

@@ -116,7 +116,11 @@ class GetEndpoint(Command[Endpoint], frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ListEndpoints(Command[Endpoints], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show endpoints, of one network or of all."""
+    """Show endpoints, of one network or of all.
+
+    ``name`` is a part of a name, ``id`` the beginning of an id, ``label`` is ``key`` or ``key=value``; ``network``.
+    ``after`` is the id of one, those that follow it are shown.
+    """
 
     subject: ClassVar[str] = "cnm.v1.endpoint.list"
 

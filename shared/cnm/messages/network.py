@@ -131,7 +131,11 @@ class GetNetwork(Command[Network], frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ListNetworks(Command[Networks], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show the networks that match all filters; of each filter any value."""
+    """Show the networks that match all filters; of each filter any value.
+
+    ``name`` is a part of a name, ``id`` the beginning of an id, ``label`` is ``key`` or ``key=value``; ``driver``,
+    ``scope``; ``dangling``: whether nothing uses it. ``after`` is the id of one, those that follow it are shown.
+    """
 
     subject: ClassVar[str] = "cnm.v1.network.list"
 
@@ -174,7 +178,10 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PruneNetworks(Command[Pruned], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Delete the networks that nothing uses."""
+    """Delete the networks that nothing uses.
+
+    ``filters`` are those of ``network.list``.
+    """
 
     subject: ClassVar[str] = "cnm.v1.network.prune"
 

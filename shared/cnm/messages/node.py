@@ -52,7 +52,10 @@ class GetNode(Command[Node], frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ListNodes(Command[Nodes], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show the nodes that match all filters, by name; ``after`` is a node's name, those that follow it are shown."""
+    """Show the nodes that match all filters, by name; ``after`` is a node's name, those that follow it are shown.
+
+    ``name`` is a part of a name, ``state`` is ``ready`` or ``down``.
+    """
 
     subject: ClassVar[str] = "cnm.v1.node.list"
 

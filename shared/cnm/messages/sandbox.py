@@ -133,7 +133,11 @@ class GetSandbox(Command[Sandbox], frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ListSandboxes(Command[Sandboxes], frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Show the sandboxes that match all filters; of each filter any value."""
+    """Show the sandboxes that match all filters; of each filter any value.
+
+    ``name`` is a part of a name, ``id`` the beginning of an id, ``label`` is ``key`` or ``key=value``; ``node``.
+    ``after`` is the id of one, those that follow it are shown.
+    """
 
     subject: ClassVar[str] = "cnm.v1.sandbox.list"
 

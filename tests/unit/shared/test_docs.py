@@ -9,6 +9,7 @@ import pytest
 from cnm.docs import ROOT, breaches, broken, generate, main, schemas_of, stale
 from cnm.messages import COMMANDS
 from cnm.messages.network import CreateNetwork
+from cnm.reference import between_workers, raised_codes
 
 EVERY = [command for commands in COMMANDS.values() for command in commands]
 
@@ -26,6 +27,14 @@ def test_every_subject_is_documented():
     assert len(files) == 3 + len(EVERY)
     for command in EVERY:
         assert f"### {command.subject.replace('{node}', '<node>')}\n" in files["subjects.md"]
+
+
+def test_every_verb_about_an_object_says_what_it_is_refused_with():
+    codes = raised_codes(ROOT / "services")
+    for command in EVERY:
+        if not between_workers(command) and "system" not in command.subject:
+            assert codes[command.__name__], command.subject
+    assert codes["ConnectSandbox"]["exhausted"] == "the pool has no free address, or the range no free host port."
 
 
 def references(value):
