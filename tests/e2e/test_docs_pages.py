@@ -57,6 +57,7 @@ def test_block_for_programs_runs_and_says_what_it_should(installation, tmp_path,
     assert installation.ask("network.list")[0] == networks
 
 
+@pytest.mark.timeout(180)  # some thirty commands, one after another
 def test_every_command_for_operators_works(prepared, tmp_path, wait_until):
     own = prepared(tmp_path)
     commands = re.findall(r"^\$ (.*)$", (ROOT / "docs/operators.md").read_text(), flags=re.MULTILINE)
