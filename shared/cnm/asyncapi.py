@@ -27,7 +27,7 @@ def asyncapi(codes: Codes, examples: Schema) -> Schema:
     messages: Schema = {
         "ErrorReply": _message("ErrorReply", REPLY_HEADERS, [each["reply"] for each in examples["refusals"].values()])
     }
-    messages["ErrorReply"]["headers"] |= {"required": list(REPLY_HEADERS)}
+    messages["ErrorReply"]["headers"] |= {"required": ["Nats-Service-Error-Code", "Nats-Service-Error"]}
     statuses = [str(kind.status) for kind in BY_CODE.values()]
     messages["ErrorReply"]["headers"]["properties"]["Nats-Service-Error-Code"]["enum"] = statuses
     for service, command in every_command():
@@ -94,6 +94,9 @@ def asyncapi(codes: Codes, examples: Schema) -> Schema:
     }
 
 
+CAUSE = "W3C trace context of the change that it tells of; there when somebody records traces"
+
+
 def _message(name: str, headers: dict[str, str], payloads: Sequence[Any] = ()) -> Schema:
     found: Schema = {"name": name, "payload": {"$ref": f"#/components/schemas/{name}"}}
     if headers:
@@ -106,7 +109,8 @@ def _message(name: str, headers: dict[str, str], payloads: Sequence[Any] = ()) -
 
 def _event_message(name: str, noun: str, examples: Schema) -> Schema:
     shown = [body for kind, body in examples.items() if kind.startswith(f"{noun}.")]
-    found = _message(name, {"Nats-Msg-Id": "the event's id, by which the stream knows duplicates"}, shown[:1])
+    headers = {"Nats-Msg-Id": "the event's id, by which the stream knows duplicates", "traceparent": CAUSE}
+    found = _message(name, headers, shown[:1])
     event = {"$ref": "#/components/schemas/Event"}
     if noun in OBJECTS:
         held = {"object": {"$ref": f"#/components/schemas/{OBJECTS[noun].__name__}"}}

@@ -27,6 +27,7 @@ HEADERS = {
 REPLY_HEADERS = {
     "Nats-Service-Error-Code": "absent when it worked; else the number of the error's code",
     "Nats-Service-Error": "one sentence for a person",
+    "Cnm-Trace-Id": "the trace in which it was refused, for `cnm trace`; absent when it was refused unread",
 }
 INTERNAL = re.compile(
     r"cnm\.v1\.(on\.|node\.(heartbeat|drift|slice\.)|ipam\.(network|endpoint|owner|lease|node|pool\.count))"

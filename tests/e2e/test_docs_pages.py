@@ -79,7 +79,7 @@ def test_every_command_for_operators_works(prepared, tmp_path, wait_until):
         own.close()
 
 
-ELSEWHERE = {"compose.md", "observability.md"}
+ELSEWHERE = {"compose.md"}
 """Pages of other parts of the project, which may come after these."""
 
 
