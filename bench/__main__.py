@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import attach, dns, floor, ipam, ports, report, restart, throughput
+from bench import attach, dns, floor, ipam, ports, recording, report, restart, throughput
 from bench.client import Client
 from bench.installation import installation
 
@@ -38,6 +38,7 @@ async def measure(pairs: int, levels: list[int], networks: int) -> list[report.S
             await client.close()
     sections += await dns.sections()
     sections.append(await restart.section(max(levels)))
+    sections.append(await recording.section(pairs))
     with installation(traced=True) as own:
         client = await Client.connect(own.nats_url)
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from cnm.spans import SPANS_SUBJECT, SpanRecord, decode_spans
@@ -10,6 +10,19 @@ from cnm_cli.client import Client
 
 QUIET_S = 0.6
 """Longer than the workers keep spans to themselves."""
+
+
+def is_complete(spans: Sequence[SpanRecord], *, root: str | None = None) -> bool:
+    """Tell whether a trace's spans are all there: no parent is missing but ``root``, and what was sent was answered.
+
+    Without ``root`` one parent may be missing, the client's own span. An IPAM driver of somebody else's that records
+    nothing leaves a trace incomplete for ever.
+    """
+    known = {span.span_id for span in spans}
+    above = {span.parent_id for span in spans}
+    missing = above - known - {root}
+    sent = {span.span_id for span in spans if span.name.startswith("send ")}
+    return bool(spans) and len(missing) <= (root is None) and (root is None or root in above) and sent <= above
 
 
 class Spans:
@@ -29,16 +42,10 @@ class Spans:
         self._news.set()
 
     async def complete(self, trace_id: str, *, root: str, timeout_s: float) -> list[SpanRecord]:
-        """Wait until a trace has a span under ``root`` and no parent is missing; what there is when time is up."""
-
-        def is_complete(spans: list[SpanRecord]) -> bool:
-            known = {root, *(span.span_id for span in spans)}
-            parents = [span.parent_id for span in spans]
-            return root in parents and all(parent in known for parent in parents)
-
+        """Wait until a trace below ``root`` is complete; return what there is when time is up."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not is_complete(self._traces.get(trace_id, [])):
+                while not is_complete(self._traces.get(trace_id, ()), root=root):
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:

@@ -85,6 +85,7 @@ async def _find(client: "Client", trace: str | None, last: str | None, count: in
     import time
 
     from cnm.nats_spans import SpanStore
+    from cnm_cli.spans import is_complete
 
     store = SpanStore(client.connection)
     until = time.monotonic() + LATE_S
@@ -94,15 +95,9 @@ async def _find(client: "Client", trace: str | None, last: str | None, count: in
             found = [spans] if spans else []
         else:
             found = await store.last(VERBS.get(last or "", (last,) if last else ()), limit=count)
-        if time.monotonic() > until or (found and all(_is_complete(spans) for spans in found)):
+        if time.monotonic() > until or (found and all(map(is_complete, found))):
             return found
         await asyncio.sleep(LOOK_S)
-
-
-def _is_complete(spans: "Sequence[SpanRecord]") -> bool:
-    """Tell whether no span's parent is missing but one, who may be the client's own."""
-    known = {span.span_id for span in spans}
-    return len({span.parent_id for span in spans} - known) <= 1
 
 
 async def _until_told(client: "Client", *, json: bool) -> None:

@@ -32,7 +32,7 @@ SPANS = (
         "process allocate",
         1000,
         3000,
-        error="none free",
+        error="full",
         attributes={"error.type": "exhausted"},
     ),
     make_span("a", "caller", "cnm-controller", "process connect", 0, 10000),
