@@ -1,9 +1,9 @@
 # `make` alone tells what there is.
-.PHONY: help setup demo test chaos soak check docs reference bench clean
+.PHONY: help setup demo test image-test chaos soak check docs reference bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: ## install everything into .venv; quick when that is done already
 	@deploy/setup
@@ -14,6 +14,9 @@ demo: setup ## show CNM at work
 test: setup ## run all tests, the fast ones first (make test ARGS="-k pool"); see deploy/test
 	@deploy/setup-examples
 	@deploy/test $(ARGS)
+
+image-test: setup ## build the image and start the compose stack in a machine of its own, with Debian's Docker (needs debootstrap)
+	@.venv/bin/python -m pytest -q tests/image $(ARGS)
 
 chaos: setup ## two minutes of kills under a hundred clients, then a fault at every step of every saga (an hour)
 	@CNM_CHAOS_SECONDS=$${CNM_CHAOS_SECONDS:-120} CNM_CHAOS_CLIENTS=$${CNM_CHAOS_CLIENTS:-100} \
@@ -43,4 +46,4 @@ bench: setup ## measure; see bench/
 
 clean: ## remove what setup and the tools made
 	rm -rf .venv .uv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-		examples/javascript/node_modules tests/asyncapi/node_modules
+		examples/javascript/node_modules tests/asyncapi/node_modules .image
