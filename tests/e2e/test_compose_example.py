@@ -49,6 +49,11 @@ class Container:
     def said(self, text):
         return any(text in line for line in tuple(self.lines))
 
+    def until_ready(self, wait_until):
+        """Wait until it says so; it did not end before."""
+        wait_until(lambda: self.said("ready ") or self.process.poll() is not None, patience_s=40)
+        assert self.said("ready "), self.lines
+
     def end(self):
         if self.process.poll() is None:
             self.process.terminate()
@@ -75,8 +80,7 @@ def test_the_example_of_compose_does_what_it_says(installation, started, wait_un
     client = started("example-client", alone=True)
     started("example-web", alone=True)
     application = started("example", alone=False)
-    wait_until(lambda: application.said("ready ") or application.process.poll() is not None, patience_s=40)
-    assert application.said("ready "), application.lines
+    application.until_ready(wait_until)
     wait_until(lambda: client.said(f"says 200: {HELLO.encode()[:60]!r}"), patience_s=40)
 
     assert installation.sh(f"curl -s --max-time 5 http://127.0.0.1:{PORT}/") == HELLO
@@ -93,10 +97,9 @@ def test_the_example_can_be_started_again_after_it_was_killed(installation, star
     started("example-web", alone=True)
     for _ in range(2):
         application = started("example", alone=False)
-        wait_until(lambda: application.said("ready ") or application.process.poll() is not None, patience_s=40)
-        assert application.said("ready "), application.lines
+        application.until_ready(wait_until)
         application.process.kill()
     last = started("example", alone=False)
-    wait_until(lambda: last.said("ready "), patience_s=40)
+    last.until_ready(wait_until)
 
     assert last.end() == 0

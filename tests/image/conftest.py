@@ -18,7 +18,7 @@ def host(tmp_path_factory):
     if os.geteuid() != 0:
         missing.insert(0, "root")
     if missing:
-        pytest.skip(f"the image's tests need {', '.join(missing)}")
+        pytest.fail(f"the image's tests need {', '.join(missing)}")
     with machine(Path(os.environ.get("CNM_IMAGE_DIR") or ROOT / ".image"), tmp_path_factory.mktemp("share")) as made:
         yield made
 

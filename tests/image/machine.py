@@ -78,15 +78,18 @@ class Machine:
             "sh", HERE / "start.sh", place / "machine", share,
         )  # fmt: skip
         (self.pid,) = map(int, Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split())
-        self._start("nsenter", f"--net=/proc/{self.pid}/ns/net", sys.executable, HERE / "relay.py", "tcp", PROXY_PORT, self._socket)
-        log = (share / "dockerd.log").open("w")
-        self._processes.append(subprocess.Popen(self.words("dockerd"), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-        log.close()
+        inside = ("nsenter", f"--net=/proc/{self.pid}/ns/net")
+        self._start(*inside, sys.executable, HERE / "relay.py", "tcp", PROXY_PORT, self._socket)
+        with (share / "dockerd.log").open("w") as log:
+            daemon = subprocess.Popen(self.words("dockerd"), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._processes.append(daemon)
         self.until(lambda: self.try_sh("docker version").returncode == 0)
 
     def _start(self, *words):
         """Start a program and wait until it says that it is ready."""
-        process = subprocess.Popen(tuple(map(str, words)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            tuple(map(str, words)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
         self._processes.append(process)
         assert process.stdout.readline() == "ready\n"
         return process
@@ -102,7 +105,16 @@ class Machine:
 
     def words(self, *words):
         """Return the words that run something in it."""
-        return ("nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--wdns=/share", "--", *map(str, words))
+        return (
+            "nsenter",
+            f"--target={self.pid}",
+            "--mount",
+            "--net",
+            "--pid",
+            "--wdns=/share",
+            "--",
+            *map(str, words),
+        )
 
     def try_sh(self, line, *, timeout=300):
         """Run a shell line, whatever comes of it."""
@@ -138,7 +150,8 @@ class Machine:
 
     def build(self, folder, dockerfile, tag, *more):
         """Build an image from a folder under /share, with the way out that builds are given."""
-        proxies = " ".join(f"--build-arg {each}=http://127.0.0.1:{PROXY_PORT}" for each in ("http_proxy", "https_proxy"))
+        proxy = f"http://127.0.0.1:{PROXY_PORT}"
+        proxies = " ".join(f"--build-arg {each}={proxy}" for each in ("http_proxy", "https_proxy"))
         self.sh(f"cd {folder} && docker build --network host {proxies} -f {dockerfile} -t {tag} {' '.join(more)} .")
 
     def build_all(self):

@@ -1,7 +1,7 @@
 """The way out of a machine without a network: a proxy that understands CONNECT and plain HTTP's absolute targets.
 
-``relay.py unix PATH`` answers on a socket in the file system and connects for whoever asks; ``relay.py tcp PORT PATH``
-listens on loopback in a network namespace and passes all that comes on to that socket.
+``relay.py unix PATH`` answers on a socket in the file system and connects for whoever asks;
+``relay.py tcp PORT PATH`` listens on loopback in a network namespace and passes all that comes on to that socket.
 """
 
 import asyncio

@@ -16,8 +16,15 @@ from .machine import BASE, ROOT
 
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 NAMES = [worker.name.removeprefix("cnm-") for worker in WORKERS]
-BITS = {"NET_BIND_SERVICE": 10, "NET_BROADCAST": 11, "NET_ADMIN": 12, "NET_RAW": 13, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
-CLOSE = re.findall(r"^(iptables .*)$", (ROOT / "docs/compose.md").read_text(), re.MULTILINE)
+BITS = {  # linux/capability.h
+    "NET_BIND_SERVICE": 10,
+    "NET_BROADCAST": 11,
+    "NET_ADMIN": 12,
+    "NET_RAW": 13,
+    "SYS_PTRACE": 19,
+    "SYS_ADMIN": 21,
+}
+CLOSE = re.findall(r"^ *(iptables .*)$", (ROOT / "docs/compose.md").read_text(), re.MULTILINE)
 LARGEST = 200 << 20  # beyond the base
 SERVE = "python3 -m http.server 8000 --directory /opt/cnm/bin"
 CONNECT = "import socket; socket.create_connection(('192.0.2.2', 1), 3)"
@@ -74,7 +81,8 @@ def test_all_are_healthy(stack):
     assert set(found) == set(SERVICES)
     for name, container in found.items():
         assert container["State"]["Running"], name
-        assert container["State"].get("Health", {}).get("Status") == ("healthy" if "healthcheck" in SERVICES[name] else None)
+        health = container["State"].get("Health", {}).get("Status")
+        assert health == ("healthy" if "healthcheck" in SERVICES[name] else None), name
     assert stack.cnm("status", service="controller").count("ready") == len(NAMES)
 
 
@@ -176,9 +184,12 @@ def test_the_rules_of_the_docs_open_and_close_what_they_say(sandboxes):
             sandboxes.sh(rule)
 
         assert outside(sandboxes, "http://192.0.2.1:8080/")
-        assert "refused" in sandboxes.try_sh(
-            f'cd cnm && docker compose exec -T sandbox cnm exec client -- python3 -c "{CONNECT}"'
-        ).stderr
+        assert (
+            "refused"
+            in sandboxes.try_sh(
+                f'cd cnm && docker compose exec -T sandbox cnm exec client -- python3 -c "{CONNECT}"'
+            ).stderr
+        )
         assert not outside(sandboxes, f"http://{address(sandboxes, 'web')}:8000/")  # it is published, not open
         assert sandboxes.try_sh(knock).stdout == ""
         assert sandboxes.sh("bash -c 'exec 3<>/dev/tcp/127.0.0.1/4222; head -c 4 <&3'") == "INFO"
@@ -209,8 +220,7 @@ def test_everything_goes_as_the_docs_say(stack):
     stack.cnm("down --all")
     stack.down("--volumes")
     stack.try_sh("cd cnm && docker compose run --rm --no-deps -T sandbox cnm down --all")
-    stack.down("--volumes")
+    stack.down("--volumes", example=True)
 
     assert stack.sh("ls /run/cnm/netns /run/cnm/sandboxes | grep -v :$ | xargs") == "\n"
     assert "cnm" not in stack.sh("ip link; docker volume ls; docker ps -a --format '{{.Names}}'")
-    stack.up()

@@ -210,9 +210,10 @@ def test_every_worker_that_up_starts_is_deployed():
 def test_a_worker_runs_its_console_script_and_waits_for_its_servers(name):
     assert SERVICES[name]["command"] == [f"cnm-{name}"]
     assert f"cnm-{name}" in console_scripts()
-    assert SERVICES[name]["depends_on"].items() >= {
-        server: {"condition": "service_healthy"} for server in ("nats", "redis")
-    }.items()
+    assert (
+        SERVICES[name]["depends_on"].items()
+        >= {server: {"condition": "service_healthy"} for server in ("nats", "redis")}.items()
+    )
 
 
 @each_worker

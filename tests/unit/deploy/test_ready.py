@@ -31,9 +31,8 @@ def answering(reply):
 
 
 def ask(address):
-    return subprocess.run(
-        [sys.executable, "-IS", READY], env={"CNM_METRICS_ADDRESS": address}, capture_output=True, text=True, check=False
-    )
+    words, told = (sys.executable, "-IS", READY), {"CNM_METRICS_ADDRESS": address}
+    return subprocess.run(words, env=told, capture_output=True, text=True, check=False)
 
 
 def test_who_is_ready_is_told_so():
