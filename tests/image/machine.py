@@ -69,6 +69,8 @@ class Machine:
     """Runs Docker in namespaces of its own; all that runs in it ends with it."""
 
     def __init__(self, place, share):
+        for name in ("docker", "containerd"):  # what a run before this one left: containers would start again
+            shutil.rmtree(place / "machine/var/lib" / name, ignore_errors=True)
         self._share = share
         self._processes = []
         self._socket = share / "proxy"
@@ -180,7 +182,7 @@ class Machine:
         return self.compose(f"exec -T {service} cnm {words}")
 
     def up(self, **more):
-        self.compose("up --detach --wait --pull never", **more)
+        self.compose("up --detach --wait", **more)
 
     def down(self, words="", **more):
         self.compose(f"down --timeout 2 {words}", **more)
