@@ -76,18 +76,25 @@ def _seconds(variable: str, text: str) -> float:
 
 
 def metrics_address(text: str | None) -> tuple[str, int] | None:
-    """Read where metrics are served: a host and a port, such as ``127.0.0.1:9464`` or ``[::1]:9464``.
+    """Read where metrics are served, if anywhere.
 
     Raises:
-        Invalid: it is neither, nor nothing.
+        Invalid: it is no host and port.
     """
-    if text is None:
-        return None
+    return None if text is None else listening_address(METRICS_VARIABLE, text)
+
+
+def listening_address(variable: str, text: str) -> tuple[str, int]:
+    """Read where something is served: a host and a port, such as ``127.0.0.1:9464`` or ``[::1]:9464``.
+
+    Raises:
+        Invalid: it is neither.
+    """
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not bare or (":" in bare) != (bare != host) or not _is_number(port) or int(port) > HIGHEST_PORT:
         reason = f"{text!r} is no address and port, like 127.0.0.1:9464 or [::1]:9464"
-        raise Invalid.at(METRICS_VARIABLE, text, reason)
+        raise Invalid.at(variable, text, reason)
     return bare, int(port)
 
 
