@@ -18,7 +18,7 @@ from cnm_cli.runtime import Instance, exclusive, write_instance
 from cnm_cli.settings import Settings
 from cnm_cli.supervisor import OWN_NAME, Program, end_leftovers, supervise
 from cnm_cli.torn import cut_torn_ends
-from cnm_cli.workers import WORKERS, worker_stages
+from cnm_cli.workers import worker_stages, workers_of
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -57,9 +57,10 @@ async def serve(
 
         async def on_ready() -> None:
             await readiness.close()
+            page = f", live page http://{settings.gateway_address}" if settings.gateway_address else ""
             announce(
-                f"ready: {len(WORKERS)} workers on {settings.node}, "
-                f"NATS {without_secrets(nats_url)}, Redis {without_secrets(redis_url)}"
+                f"ready: {len(workers_of(settings))} workers on {settings.node}, "
+                f"NATS {without_secrets(nats_url)}, Redis {without_secrets(redis_url)}{page}"
             )
 
         try:

@@ -24,6 +24,8 @@ class Settings(NamedTuple):
     """None: the embedded server."""
     metrics_address: str | None = None
     """None: no worker serves metrics."""
+    gateway_address: str | None = None
+    """None: there is no live page."""
     fsync: str = FSYNC[0]
     """When the embedded servers have the disk write what they acknowledge: every second, or before they do."""
 
@@ -64,5 +66,6 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         nats_url=environment.get("CNM_NATS_URL") or None,
         redis_url=environment.get("CNM_REDIS_URL") or None,
         metrics_address=environment.get("CNM_METRICS_ADDRESS") or None,
+        gateway_address=environment.get("CNM_GATEWAY_ADDRESS") or None,
         fsync=fsync,
     )

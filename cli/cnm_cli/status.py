@@ -34,15 +34,17 @@ def run(args: argparse.Namespace) -> int:
 
     from cnm.errors import NotFound
     from cnm_cli.settings import from_environment
-    from cnm_cli.workers import WORKERS
+    from cnm_cli.workers import ALL_WORKERS, workers_of
 
     settings = from_environment(os.environ)
-    known = [worker.name for worker in WORKERS]
+    known = [worker.name for worker in ALL_WORKERS]
     for name in args.worker:
         if name not in known:
             raise NotFound(f"there is no worker {name}; there are {', '.join(known)}")
     services, trouble = asyncio.run(_discover(settings))
-    workers = rows(args.worker or known, services, _pids(settings, known), node=settings.node)
+    pids, usual = _pids(settings, known), [worker.name for worker in workers_of(settings)]
+    asked = args.worker or [name for name in known if name in usual or name in pids]
+    workers = rows(asked, services, pids, node=settings.node)
     if args.output == "json":
         print_json({"node": settings.node, "workers": workers})
     else:

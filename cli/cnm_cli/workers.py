@@ -36,6 +36,17 @@ All start together, for each waits for the others: no worker is a gate.
 """
 
 WORKERS = (*ASKING, *SERVING)
+"""Those without whom there is no CNM."""
+
+GATEWAY = Worker("cnm-gateway", "cnm_gateway")
+"""The live page, for those who set ``CNM_GATEWAY_ADDRESS``."""
+
+ALL_WORKERS = (*WORKERS, GATEWAY)
+
+
+def workers_of(settings: Settings) -> tuple[Worker, ...]:
+    """Return the workers that an installation has."""
+    return ALL_WORKERS if settings.gateway_address else WORKERS
 
 
 def worker_environment(
@@ -44,7 +55,7 @@ def worker_environment(
     """Tell a worker all it needs.
 
     Each needs a metrics port of its own, so the configured one is the first of a row: the worker at ``position``
-    in `WORKERS` gets the port that much higher.
+    in `ALL_WORKERS` gets the port that much higher.
     """
     environment = {
         **inherited,
@@ -55,7 +66,8 @@ def worker_environment(
         "CNM_RUN_DIR": str(settings.run_dir),
     }
     if settings.metrics_address:
-        environment["CNM_METRICS_ADDRESS"] = _nth_address(settings.metrics_address, position)
+        count = len(workers_of(settings))
+        environment["CNM_METRICS_ADDRESS"] = _nth_address(settings.metrics_address, position, count)
     otel_environment.check()  # what no worker could use is refused before any is started
     return environment
 
@@ -76,18 +88,18 @@ def worker_stages(
                     settings,
                     nats_url=nats_url,
                     redis_url=redis_url,
-                    position=WORKERS.index(worker),
+                    position=ALL_WORKERS.index(worker),
                 ),
                 log=None if to_terminal else settings.log_dir / f"{worker.name}.log",
             )
             for worker in stage
         ]
-        for stage in (SERVING, ASKING)
+        for stage in (SERVING, ASKING, *([(GATEWAY,)] if settings.gateway_address else []))
     ]
 
 
-def _nth_address(address: str, position: int) -> str:
-    """Return the address for the worker at a position; port 0 stays: each then takes one that is free.
+def _nth_address(address: str, position: int, count: int) -> str:
+    """Return the address for the worker at a position of so many; port 0 stays: each then takes one that is free.
 
     Raises:
         Invalid: it is no address and port, or the last worker's port would be too high.
@@ -95,7 +107,7 @@ def _nth_address(address: str, position: int) -> str:
     found = metrics_address(address)
     assert found is not None
     host, port = found
-    if port + len(WORKERS) - 1 > HIGHEST_PORT:
-        reason = f"{address!r} leaves too few ports: each of {len(WORKERS)} workers takes one, from {port} on"
+    if port + count - 1 > HIGHEST_PORT:
+        reason = f"{address!r} leaves too few ports: each of {count} workers takes one, from {port} on"
         raise Invalid.at(METRICS_VARIABLE, address, reason)
     return f"{f'[{host}]' if ':' in host else host}:{port + position if port else 0}"
