@@ -81,7 +81,7 @@ class Live:
     """Set when nodes or lists are to be asked for soon."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _abouts: dict[str, str] = field(default_factory=dict)
-    _encoded: tuple[int, bytes] = (0, b"")
+    _encoded: tuple[int, bytes] = (-1, b"")
 
     def __post_init__(self) -> None:
         self.health = Health(live=False, why=NOT_YET, since=self.now())

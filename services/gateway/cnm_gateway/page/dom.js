@@ -47,8 +47,8 @@ export function reconcile(list, items, { key, face, make }) {
       element.dataset.face = looks;
       if (before) {
         const focused = before.contains(document.activeElement) ? document.activeElement.dataset.focus ?? "" : null;
-        if (place === before) place = before.nextElementSibling;
         before.replaceWith(element);
+        if (place === before) place = element;
         if (focused !== null) {
           const target = focused ? element.querySelector(`[data-focus="${focused}"]`) : element.querySelector("button");
           target?.focus({ preventScroll: true });

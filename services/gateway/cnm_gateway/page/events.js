@@ -13,6 +13,7 @@ export class Events {
     this.trace = trace;
     this.list = byId("events-list");
     this.held = null;
+    this.list.addEventListener("keydown", (event) => this.move(event));
     byId("events-of").addEventListener("input", () => this.draw());
     byId("events-hold").addEventListener("click", (event) => {
       this.held = this.held ? null : this.store.events.slice();
@@ -39,9 +40,28 @@ export class Events {
     return h("li", { class: `event of-${noun(told)}${first ? "" : " new"}` },
       h("time", { datetime: event.time, title: event.time }, clock(event.time)),
       h("span", { class: "words" }, target
-        ? h("button", { class: "link", type: "button", onclick: () => this.choose(...target) }, words) : words),
+        ? h("button", { class: "link", type: "button", tabindex: "-1", onclick: () => this.choose(...target) }, words) : words),
       h("span", { class: "kind" }, `${noun(told)} ${participle(told)}`, event.node && ` on ${event.node}`, " · ",
-        h("button", { class: "link", type: "button", "aria-label": `Trace of: ${words}`, onclick: () => this.trace(event.trace_id) }, "trace")));
+        h("button", { class: "link", type: "button", tabindex: "-1", "aria-label": `Trace of: ${words}`, onclick: () => this.trace(event.trace_id) }, "trace")));
+  }
+
+  // The list is one stop of the tab key; arrows lead to the events, and from an event to its trace.
+  move(event) {
+    const lines = [...this.list.children];
+    const line = document.activeElement.closest(".event");
+    const links = line ? [...line.querySelectorAll("button")] : [];
+    const place = links.indexOf(document.activeElement);
+    const to = {
+      ArrowDown: () => lines[line ? lines.indexOf(line) + 1 : 0]?.querySelector("button"),
+      ArrowUp: () => (line ? lines[lines.indexOf(line) - 1]?.querySelector("button") : null),
+      ArrowRight: () => links[place + 1],
+      ArrowLeft: () => links[place - 1],
+      Home: () => lines[0]?.querySelector("button"),
+      End: () => lines.at(-1)?.querySelector("button"),
+    }[event.key]?.();
+    if (!to) return;
+    event.preventDefault();
+    to.focus();
   }
 
   target(told) {
