@@ -13,37 +13,17 @@ from playwright.sync_api import expect, sync_playwright
 PAGE = "http://127.0.0.1:8780/"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 PATIENCE_MS = 15_000
 SANDBOXES, NETWORKS = 1000, 50
 expect.set_options(timeout=PATIENCE_MS)
-CONTRAST = """() => {
-  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const paint = (colour, over) => {
-    canvas.fillStyle = over; canvas.fillRect(0, 0, 1, 1);
-    canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return `rgb(${[...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)})`;
-  };
-  const light = (colour) => {
-    const [r, g, b] = colour.match(/\\d+/g).map((each) => each / 255)
-      .map((each) => (each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !element.checkVisibility() || element.closest(".hidden, .skip, noscript, option")) continue;
-    const grounds = [];
-    for (let each = element; each; each = each.parentElement) grounds.unshift(getComputedStyle(each).backgroundColor);
-    const ground = grounds.reduce((over, colour) => paint(colour, over), "rgb(255, 255, 255)");
-    const [a, b] = [light(ground), light(paint(getComputedStyle(element).color, ground))].sort((x, y) => y - x);
-    found.push([Math.round(((a + 0.05) / (b + 0.05)) * 100) / 100, walker.currentNode.textContent.trim().slice(0, 40), element.className]);
-  }
-  return found.sort((x, y) => x[0] - y[0]);
-}"""
+SCRIPTS = Path(__file__).parent / "page"
+
+
+def script(name):
+    return (SCRIPTS / f"{name}.js").read_text()
 
 
 class Browsed:
@@ -263,10 +243,7 @@ def test_it_is_usable_on_a_phone(site):
     expect(page.get_by_role("heading", name="Endpoint web on demo")).to_be_in_viewport()
     expect(page.get_by_role("region", name="Endpoint web on demo")).to_contain_text("www")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    small = page.evaluate(
-        "[...document.querySelectorAll('.top button, .bar button, .bar select, .chip, .tabs a')].filter((each) => each.checkVisibility()"
-        " && each.getBoundingClientRect().height < 32).map((each) => each.innerText)"
-    )
+    small = page.evaluate(script("small"))
     assert small == []
     site.keep(page, "phone")
 
@@ -285,13 +262,12 @@ def test_text_can_be_read_and_everything_has_a_name(site, scheme):
         "about": "n1",
         "differences": [{"worker": "w", "what": "rules", "value": "add rule", "repaired": False}],
     }
-    page.evaluate(
-        "([node, mark]) => cnm.change({changes: [['node', 'n2', node], ['drift', 'n1', mark]]})", [node, mark]
-    )
+    told = [["node", "n2", node], ["drift", "n1", mark]]
+    page.evaluate("(changes) => cnm.change({changes})", told)
     page.get_by_role("searchbox").fill("e")
     expect(page.get_by_role("button", name=re.compile("n2 is down"))).to_be_visible()
     expect(page.get_by_role("button", name=re.compile("n1 .* ⚠ drifted"))).to_be_visible()
-    pale = [each for each in page.evaluate(CONTRAST) if each[0] < 4.5]
+    pale = [each for each in page.evaluate(script("contrast")) if each[0] < 4.5]
     assert pale == []
     if scheme == "light":  # names and roles are the same in the dark
         found = Axe().run(page).response["violations"]
@@ -301,23 +277,7 @@ def test_text_can_be_read_and_everything_has_a_name(site, scheme):
 
 def test_a_thousand_sandboxes_on_fifty_networks_are_found_and_folded(site):
     page = site.open()
-    page.evaluate(
-        """([sandboxes, networks]) => {
-          const id = (n) => n.toString(16).padStart(64, "0");
-          const changes = [];
-          for (let n = 0; n < networks; n += 1) changes.push(["network", id(n), {id: id(n), name: `net-${n}`, driver: "bridge",
-            created: "2026-01-01T00:00:00Z", internal: false, config_only: false, enable_ipv6: false, revision: 1,
-            pools: [{subnet: `10.${n}.0.0/16`, gateway: `10.${n}.0.1`}]}]);
-          for (let n = 0; n < sandboxes; n += 1) {
-            changes.push(["sandbox", id(10000 + n), {id: id(10000 + n), name: `box-${n}`, node: "n1", created: "2026-01-01T00:00:00Z", revision: 1, ports: []}]);
-            changes.push(["endpoint", id(20000 + n), {id: id(20000 + n), name: `box-${n}`, network: id(n % networks), sandbox: id(10000 + n), node: "n1",
-              ipv4_address: `10.${n % networks}.0.${2 + Math.floor(n / networks)}/16`, ipv6_address: null, mac_address: "02:00:00:00:00:01", ifname: "eth0",
-              ready: true, dns_names: [`box-${n}`], revision: 1}]);
-          }
-          cnm.change({changes});
-        }""",
-        [SANDBOXES, NETWORKS],
-    )
+    page.evaluate(script("thousand"), [SANDBOXES, NETWORKS])
     site.ask("sandbox.create", name="spare")  # what comes from the stream has all of it drawn
     try:
         expect(page.locator(".counts")).to_contain_text(f"{NETWORKS + 4}")

@@ -57,9 +57,11 @@ class World:
         id = self.new_id()
         pool = NetworkPool(subnet=f"10.{a}.0.0/16", gateway=ip_address(f"10.{a}.0.1"))
         self.networks[id] = Network(
-            id=id, name=f"net{a}", driver="bridge", scope="local", created=NOW, internal=bool(b % 2), attachable=False,
-            ingress=False, config_only=False, config_from=None, enable_ipv4=True, enable_ipv6=False,
-            ipam=NetworkIpam(driver="default", pools=[pool]), dns=NetworkDns(), options={}, labels={}, revision=1, endpoints=[],
+            id=id, name=f"net{a}", driver="bridge", scope="local", created=NOW, internal=bool(b % 2),
+            attachable=False, ingress=False, config_only=False, config_from=None,
+            enable_ipv4=True, enable_ipv6=False,
+            ipam=NetworkIpam(driver="default", pools=[pool]), dns=NetworkDns(), options={}, labels={}, revision=1,
+            endpoints=[],
         )  # fmt: skip
         yield event("network", "created", id, self.networks[id])
 
@@ -99,9 +101,11 @@ class World:
         if network and sandbox:
             id = self.new_id()
             self.endpoints[id] = Endpoint(
-                id=id, name=sandbox.name, network=network.id, sandbox=sandbox.id, node="n1", ipv4_address="10.0.0.2/16",
-                ipv6_address=None, mac_address="02:00:00:00:00:01", ifname="eth0", ready=True, gateway_ipv4=None,
-                gateway_ipv6=None, aliases=[], dns_names=[sandbox.name], state="joined", driver_info=DriverInfo(), labels={},
+                id=id, name=sandbox.name, network=network.id, sandbox=sandbox.id, node="n1",
+                ipv4_address="10.0.0.2/16", ipv6_address=None, mac_address="02:00:00:00:00:01", ifname="eth0",
+                ready=True, gateway_ipv4=None, gateway_ipv6=None, aliases=[], dns_names=[sandbox.name],
+                state="joined", driver_info=DriverInfo(),
+                labels={},
                 revision=1,
             )  # fmt: skip
             yield event("endpoint", "created", id, self.endpoints[id])
@@ -150,8 +154,8 @@ class World:
 
 
 WHAT = (
-    "make_network", "change_network", "delete_network", "make_sandbox", "delete_sandbox", "connect", "connect", "disconnect",
-    "unready", "publish", "unpublish",
+    "make_network", "change_network", "delete_network", "make_sandbox", "delete_sandbox", "connect", "connect",
+    "disconnect", "unready", "publish", "unpublish",
 )  # fmt: skip
 DEEDS = st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 7), st.integers(0, 7)), max_size=40)
 

@@ -148,6 +148,11 @@ export class Topology {
         h("span", { class: "mono" }, network.pools.map((pool) => pool.subnet).join("  "))));
       if (network.internal) head.append(h("span", { class: "badge" }, "internal"));
       if (marked) head.append(h("span", { class: "mark" }, "⚠ drifted"));
+      if (!open && endpoints.length) {
+        const dots = h("div", { class: "dots", "aria-hidden": "true" });
+        dots.style.setProperty("--count", endpoints.length);
+        head.append(dots);
+      }
       head.append(h("button", {
         class: "quiet", type: "button", "data-choose": `network:${network.id}`, "data-focus": "details",
         "aria-label": `Details of network ${network.name}`, onclick: () => this.choose("network", network.id),
@@ -157,11 +162,6 @@ export class Topology {
     if (open) section.append(endpoints.length
       ? h("ul", { class: "rail", "aria-label": network ? `On ${name}` : name })
       : h("p", { class: "none-here" }, "Nobody is on it."));
-    else if (endpoints.length) {
-      const dots = h("div", { class: "dots", "aria-hidden": "true" });
-      dots.style.width = `${endpoints.length * 10 - 3}px`;
-      section.append(dots);
-    }
     return section;
   }
 
