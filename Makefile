@@ -44,6 +44,11 @@ reference: setup ## write the examples of the reference from a run of a real ins
 bench: setup ## measure; see bench/
 	@.venv/bin/python -m bench $(ARGS)
 
+.PHONY: pictures
+pictures: setup ## take the pictures of the README in a browser, over a real installation
+	@CNM_BROWSER=1 deploy/setup-browser
+	@.venv/bin/python -m bench.pictures
+
 clean: ## remove what setup and the tools made
 	rm -rf .venv .uv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 		examples/javascript/node_modules tests/asyncapi/node_modules .image
