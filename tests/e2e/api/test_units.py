@@ -15,7 +15,7 @@ from .test_ports import listening
 
 ROOT = Path(__file__).parents[3]
 UNITS = ROOT / "deploy/systemd"
-CLUSTER = ("controller", "ipam")
+CLUSTER = ("controller", "ipam", "gateway")
 NODE = ("sandbox", "driver-bridge", "port-mapper", "resolver")
 BITS = {  # linux/capability.h
     "CAP_NET_BIND_SERVICE": 10,

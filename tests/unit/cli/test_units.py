@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from cnm_cli.workers import WORKERS
+from cnm_cli.workers import ALL_WORKERS, WORKERS
 
 ROOT = Path(__file__).parents[3]
 UNITS = ROOT / "deploy/systemd"
-NAMES = [worker.name.removeprefix("cnm-") for worker in WORKERS]
-CLUSTER = ("controller", "ipam")
+NAMES = [worker.name.removeprefix("cnm-") for worker in ALL_WORKERS]
+NEEDED = [worker.name for worker in WORKERS]
+CLUSTER = ("controller", "ipam", "gateway")
 OWN_VIEW = re.compile(  # systemd.exec(5): what gives a process a mount namespace
     r"(PrivateTmp|PrivateDevices|PrivateMounts|ProtectSystem|ProtectHome|ProtectKernelTunables|ProtectKernelModules|"
     r"ProtectKernelLogs|ProtectControlGroups|ProtectProc|ProcSubset|ReadOnlyPaths|ReadWritePaths|InaccessiblePaths|"
@@ -33,10 +34,11 @@ def of_worker(name: str) -> dict[str, str]:
     return service(UNITS / f"cnm-{name}.service")
 
 
-def test_each_worker_has_a_unit_and_the_target_wants_it() -> None:
+def test_each_worker_has_a_unit_and_the_target_wants_those_without_whom_there_is_no_cnm() -> None:
     assert {path.stem for path in UNITS.glob("*.service")} == {f"cnm-{name}" for name in NAMES}
     wanted = re.findall(r"cnm-[a-z-]+\.service", (UNITS / "cnm.target").read_text())
-    assert sorted(wanted) == sorted(path.name for path in UNITS.glob("*.service"))
+    assert sorted(wanted) == sorted(f"{name}.service" for name in NEEDED)
+    assert "WantedBy=cnm.target" in (UNITS / "cnm-gateway.service").read_text()
     for name in NAMES:
         assert of_worker(name)["ExecStart"] == f"/opt/cnm/bin/cnm-{name}"
 

@@ -15,14 +15,14 @@ from opentelemetry.sdk import environment_variables
 from opentelemetry.sdk.trace import sampling
 
 from cnm import settings
-from cnm_cli.workers import WORKERS
+from cnm_cli.workers import ALL_WORKERS, GATEWAY, WORKERS
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 SCHEMA = json.loads((Path(__file__).parent / "compose-spec/compose-spec.json").read_text())
 VARIABLE = re.compile(r"\$\$|\$\{([A-Z_]+)(?::-([^}]*))?\}")
 NODE_WORKERS = {"sandbox", "driver-bridge", "port-mapper", "resolver"}
-WORKER_SERVICES = [worker.name.removeprefix("cnm-") for worker in WORKERS]
+WORKER_SERVICES = [worker.name.removeprefix("cnm-") for worker in ALL_WORKERS]
 
 
 def filled(value, environment):
@@ -218,7 +218,8 @@ def test_a_worker_runs_its_console_script_and_waits_for_its_servers(name):
 
 @each_worker
 def test_the_controller_is_stopped_while_those_whom_it_asks_still_answer(name):
-    assert name == "controller" or name in SERVICES["controller"]["depends_on"]
+    asks = {"controller", GATEWAY.name.removeprefix("cnm-")}
+    assert name in asks or name in SERVICES["controller"]["depends_on"]
 
 
 @each_worker
@@ -227,7 +228,7 @@ def test_a_worker_is_given_what_it_reads(name, monkeypatch):
     opentelemetry = {each for each in vars(environment_variables) if each.startswith("OTEL_")}
 
     assert set(told) <= opentelemetry | variables_that_are_read()
-    assert told["OTEL_TRACES_EXPORTER"] == "otlp"
+    assert told["OTEL_TRACES_EXPORTER"] == "otlp,nats"
     read = settings.from_environment(told)
     assert read.metrics_address is not None
     assert read.node == "node1"
@@ -287,7 +288,7 @@ def test_prometheus_reaches_the_metrics_of_every_worker():
     (job,) = config["scrape_configs"]
     targets = {each["labels"]["worker"]: each["targets"] for each in job["static_configs"]}
     assert set(targets) == {worker.name for worker in WORKERS}
-    for name in WORKER_SERVICES:
+    for name in (worker.name.removeprefix("cnm-") for worker in WORKERS):
         (target,) = targets[f"cnm-{name}"]
         told = SERVICES[name]["environment"]["CNM_METRICS_ADDRESS"]
         if name in NODE_WORKERS:
