@@ -388,8 +388,8 @@ def test_unknown_edns_version_is_refused(view):
     assert reply.ar[0].edns_rcode == 1  # 16, BADVERS, without its lower four bits
 
 
-def _packet(**header) -> bytes:
-    return bytes(DNSRecord(DNSHeader(id=7, **header), q=DNSQuestion("api")).pack())
+def _packet(name="api", *kind, **header) -> bytes:
+    return bytes(DNSRecord(DNSHeader(id=7, **header), q=DNSQuestion(name, *kind)).pack())
 
 
 @pytest.mark.parametrize(
@@ -403,8 +403,8 @@ def _packet(**header) -> bytes:
         (b"\0\7\1\0\0\2\0\0\0\0\0\0" + _packet()[12:] * 2, RCODE.FORMERR),
         (b"\0\7\1\0\0\1\0\0\0\0\0\0\xc0\x0c\0\1\0\1", RCODE.FORMERR),
         (b"\0\7\1\0\0\1\0\0\0\0\0\1" + _packet()[12:], RCODE.FORMERR),
-        (bytes(DNSRecord(q=DNSQuestion("version.bind", QTYPE.TXT, 3)).pack()), RCODE.REFUSED),
-        (bytes(DNSRecord(q=DNSQuestion("api.web", QTYPE.AXFR)).pack()), RCODE.REFUSED),
+        (_packet("version.bind", QTYPE.TXT, 3), RCODE.REFUSED),
+        (_packet("api.web", QTYPE.AXFR), RCODE.REFUSED),
     ],
 )
 def test_what_we_do_not_do_is_refused_with_a_code(view, packet, code):
