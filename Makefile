@@ -11,7 +11,7 @@ setup: ## install everything into .venv; quick when that is done already
 demo: setup ## show CNM at work
 	@.venv/bin/cnm demo
 
-test: setup ## run all tests, the fast ones first (make test ARGS="-k pool"); see deploy/test
+test: setup ## run all tests, two files at a time, the fast ones first (make test ARGS="-k pool"); see deploy/test
 	@deploy/setup-examples
 	@deploy/test $(ARGS)
 
