@@ -33,8 +33,8 @@ def tracked(host, shell, wait_for):
         rtnl.send(SetLink(1, up=True), *(AddAddress(1, ipaddress.ip_interface(each)) for each in ADDRESSES))
     with Nft(host) as nft:
         nft.run(RULES)
-    # An IPv6 address has its route a moment after it is there (addrconf_dad_work), and what is translated to it before
-    # is dropped without a word: such a packet leaves no flow.
+    # An IPv6 address has its route a moment after it is there (addrconf_dad_work), and what is translated to it
+    # before is dropped without a word: such a packet leaves no flow.
     wanted = {each.partition("/")[0] for each in ADDRESSES if ":" in each}
     wait_for(lambda: wanted <= {each["dst"] for each in shell.ip(host, "-6", "route", "show", "table", "local")})
     return host
