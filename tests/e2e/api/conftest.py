@@ -208,8 +208,9 @@ class Api(Within):
         return {"links": links, "addresses": addresses, "rules": self.rules()}
 
     def rules(self):
+        """Return the lines of the rules, one an element: in what order a set tells of them is chance."""
         return sorted(
-            line.strip()
+            line.strip().removeprefix("elements = { ").removesuffix(",").removesuffix(" }")
             for line in self.sh("nft -s list ruleset").splitlines()
             # which families were not forwarded before the first network is the node's own affair
             if "counter isol" not in line and not line.strip().startswith("elements = { ipv")
@@ -335,6 +336,13 @@ def api(installation):
 def own_api(own_installation):
     """A client of an installation that the test may break."""
     with api_of(own_installation) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def module_api(module_installation):
+    """A client of the installation that is a file's own."""
+    with api_of(module_installation) as made:
         yield made
 
 
