@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nats
@@ -105,15 +107,30 @@ class Installation:
         return identity
 
 
-@pytest.fixture
-def installation(tmp_path: Path):
-    made = Installation(tmp_path)
+@contextmanager
+def made_in(folder: Path) -> Iterator[Installation]:
+    made = Installation(folder)
     yield made
     left = made.identities()
     down = made.cnm("down")
     assert down.returncode == 0, down.stderr
     for name, identity in left.items():
         assert wait_gone(identity, timeout_s=10), name
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    with made_in(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Have one that is up, for tests that leave it as it is."""
+    with made_in(tmp_path_factory.mktemp("running")) as made:
+        up = made.up()
+        assert up.returncode == 0, up.stderr
+        yield made
 
 
 def eventually(condition, *, within_s: float = 20.0):
@@ -184,14 +201,12 @@ def test_up_status_and_down(installation: Installation) -> None:
     assert "cannot reach NATS" in status.stderr
 
 
-def test_second_up_is_refused_and_names_the_first(installation: Installation) -> None:
-    assert installation.up().returncode == 0
+def test_second_up_is_refused_and_names_the_first(running: Installation) -> None:
     for arguments in (("up",), ("up", "--detach")):
-        second = installation.cnm(*arguments)
+        second = running.cnm(*arguments)
         assert second.returncode == 1
         assert second.stderr == (
-            f"cnm: cnm is running already: process {installation.supervisor().pid} "
-            f"uses {installation.settings.run_dir}\n"
+            f"cnm: cnm is running already: process {running.supervisor().pid} uses {running.settings.run_dir}\n"
         )
 
 
@@ -295,30 +310,28 @@ def test_foreground_says_ready_and_shows_what_workers_say(installation: Installa
     assert f"cnm-ipam | cnm-ipam serves unix://{installation.settings.redis_socket}" in errors.splitlines()
 
 
-async def test_servers_of_the_environment_are_used(installation: Installation) -> None:
-    assert installation.up().returncode == 0
-    first = json.loads((installation.settings.run_dir / "cnm.json").read_text())
+async def test_servers_of_the_environment_are_used(running: Installation) -> None:
+    first = json.loads((running.settings.run_dir / "cnm.json").read_text())
     other = {
-        "CNM_RUN_DIR": f"{installation.settings.run_dir}2",
-        "CNM_STATE_DIR": f"{installation.settings.state_dir}2",
+        "CNM_RUN_DIR": f"{running.settings.run_dir}2",
+        "CNM_STATE_DIR": f"{running.settings.state_dir}2",
     }
     urls = {"CNM_NATS_URL": first["nats_url"], "CNM_REDIS_URL": first["redis_url"]}
-    up = installation.cnm("up", "--detach", CNM_NODE="n2", **urls, **other)
+    up = running.cnm("up", "--detach", CNM_NODE="n2", **urls, **other)
     try:
         assert up.returncode == 0, up.stderr
         pids = Path(other["CNM_RUN_DIR"]) / "pids"
         assert sorted(path.stem for path in pids.glob("*.pid")) == sorted(WORKERS)
         for node in ("n1", "n2"):
-            assert installation.cnm("status", CNM_NODE=node, **urls).returncode == 0
-        nowhere = installation.cnm("status", "cnm-sandbox", CNM_NODE="n3", **urls)
+            assert running.cnm("status", CNM_NODE=node, **urls).returncode == 0
+        nowhere = running.cnm("status", "cnm-sandbox", CNM_NODE="n3", **urls)
         assert (nowhere.returncode, nowhere.stderr) == (1, "cnm: not ready: cnm-sandbox\n")
     finally:
-        assert installation.cnm("down", **other).returncode == 0
+        assert running.cnm("down", **other).returncode == 0
 
 
-async def test_oversized_body_reaches_a_worker_and_streams_are_kept(installation: Installation) -> None:
-    assert installation.up().returncode == 0
-    url = json.loads((installation.settings.run_dir / "cnm.json").read_text())["nats_url"]
+async def test_oversized_body_reaches_a_worker_and_streams_are_kept(running: Installation) -> None:
+    url = json.loads((running.settings.run_dir / "cnm.json").read_text())["nats_url"]
     connection = await nats.connect(url)
     try:
         assert connection.max_payload == 16 * 1024 * 1024
@@ -328,13 +341,12 @@ async def test_oversized_body_reaches_a_worker_and_streams_are_kept(installation
         await connection.jetstream().add_stream(name="KEPT", subjects=["kept"])
     finally:
         await connection.close()
-    assert (installation.settings.state_dir / "nats" / "jetstream" / "$G" / "streams" / "KEPT").is_dir()
+    assert (running.settings.state_dir / "nats" / "jetstream" / "$G" / "streams" / "KEPT").is_dir()
 
 
-def test_nobody_else_may_talk_to_redis(installation: Installation) -> None:
-    assert installation.up().returncode == 0
-    assert installation.settings.redis_socket.stat().st_mode & 0o777 == 0o700
-    redis = installation.identities()["redis"]
+def test_nobody_else_may_talk_to_redis(running: Installation) -> None:
+    assert running.settings.redis_socket.stat().st_mode & 0o777 == 0o700
+    redis = running.identities()["redis"]
     listening = Path(f"/proc/{redis.pid}/net/tcp").read_text()
     inodes = {str(path.readlink()) for path in Path(f"/proc/{redis.pid}/fd").iterdir()}
     assert not [line for line in listening.splitlines() if f"socket:[{line.split()[9]}]" in inodes]

@@ -107,6 +107,11 @@ class Installation:
         self._up = None
         assert status == 0, self.log()
 
+    def end(self):
+        """Stop it if it runs."""
+        if self._up is not None:
+            self.down()
+
     def forget_connection(self):
         """Ask over a connection of its own from now on."""
         if self._asking is not None:
@@ -118,8 +123,7 @@ class Installation:
         if self._asking is not None:
             self._asking.close()
         try:
-            if self._up is not None:
-                self.down()
+            self.end()
         finally:
             self._holder.stdin.close()
             self._holder.wait(PATIENCE_S)
@@ -295,6 +299,13 @@ def lan(installation):
 def own_installation(tmp_path):
     """An installation that a test may break."""
     with installed(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def module_installation(tmp_path_factory, whole_machine):
+    """An installation of a file's own: its tests kill and stop what comes back, and leave nothing behind."""
+    with installed(tmp_path_factory.mktemp("cnm")) as made:
         yield made
 
 

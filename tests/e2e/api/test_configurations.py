@@ -123,17 +123,17 @@ def listed(api):
 
 
 @pytest.mark.parametrize("servers", [("cnm-controller",), ("redis",), ("nats", "redis", "cnm-controller")])
-def test_configurations_are_the_same_after_everything_was_killed(own_installation, own_api, patiently, servers):
-    api = own_api
+def test_configurations_are_the_same_after_everything_was_killed(module_installation, module_api, patiently, servers):
+    installation, api = module_installation, module_api
     held = api.ask("network.create", {"name": "held", **HELD})
     api.ask("network.create", {"name": "web", "config_from": "held"})
     before = api.ask("network.list")["networks"]
-    for pid in [own_installation.pid(server) for server in servers]:
+    for pid in [installation.pid(server) for server in servers]:
         os.kill(pid, signal.SIGKILL)
     assert patiently(lambda: listed(api)) == before
     api.refused("network.delete", {"network": "held"}, "forbidden", "web")
-    own_installation.down()
-    own_installation.up()
+    installation.down()
+    installation.up()
     assert patiently(lambda: listed(api)) == before
     api.ask("network.delete", {"network": "web"})
     api.ask("network.delete", {"network": held["id"]})

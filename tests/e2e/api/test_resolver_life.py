@@ -58,12 +58,38 @@ def asking(api, box, name):
         told.update(json.loads(process.communicate()[0]))
 
 
+@pytest.fixture(scope="module")
+def installation(module_installation):
+    """Have it in place of the one that the tests share."""
+    return module_installation
+
+
 @pytest.fixture
-def box(own_api):
-    network = own_api.ask("network.create", {"name": "web"})
-    made = own_api.ask("sandbox.create", {"name": "c1"})
-    own_api.ask("sandbox.connect", {"sandbox": "c1", "network": network["id"]})
-    return made
+def box(api, patiently):
+    network = api.ask("network.create", {"name": "web"})
+    made = api.ask("sandbox.create", {"name": "c1"})
+    api.ask("sandbox.connect", {"sandbox": "c1", "network": network["id"]})
+    yield made
+    for verb, body in (("sandbox.delete", {"sandbox": "c1"}), ("network.delete", {"network": "web"})):
+        # What the test killed may not be back yet; what was refused then may be done all the same.
+        patiently(
+            lambda verb=verb, body=body: api.call(verb, body)[0].get("error", {}).get("code") in (None, "not_found")
+        )
+
+
+def test_the_sockets_of_a_deleted_sandbox_are_let_go(api, patiently):
+    """Else its namespace would live on in them."""
+    supervisor = api.namespace.split("/")[2]
+
+    def sockets():
+        found = [each.readlink() for each in Path(f"/proc/{supervisor}/fd").iterdir()]
+        return sum(each.name.startswith("socket:") for each in found)
+
+    before = sockets()
+    api.ask("sandbox.create", {"name": "c1"})
+    patiently(lambda: sockets() == before + 2)
+    api.ask("sandbox.delete", {"sandbox": "c1"})
+    patiently(lambda: sockets() == before)
 
 
 def restarted(api, old):
@@ -71,28 +97,28 @@ def restarted(api, old):
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped in order"])
-def test_no_question_is_lost_when_the_resolver_is(own_api, box, patiently, how):
+def test_no_question_is_lost_when_the_resolver_is(api, box, patiently, how):
     times = 3
-    with asking(own_api, box, "c1.web") as told:
+    with asking(api, box, "c1.web") as told:
         for _ in range(times):
-            (old,) = worker_pids(own_api, "resolver")
+            (old,) = worker_pids(api, "resolver")
             os.kill(old, signal.SIGKILL if how == "killed" else signal.SIGTERM)
-            patiently(lambda old=old: restarted(own_api, old))
-            assert Traffic(own_api).resolve(box, "c1.web")[0] == 0
+            patiently(lambda old=old: restarted(api, old))
+            assert Traffic(api).resolve(box, "c1.web")[0] == 0
     assert (told["lost"], told["wrong"]) == (0, [])
     # What a process has read when it is killed goes with it: one question at most.
     assert told["again"] <= (times if how == "killed" else 0)
     assert told["count"] > 50
 
 
-def test_the_resolver_answers_while_all_else_is_dead(own_api, own_installation, box):
+def test_the_resolver_answers_while_all_else_is_dead(api, installation, box):
     stopped = []
     try:
-        with asking(own_api, box, "c1.web") as told:
+        with asking(api, box, "c1.web") as told:
             for program in ("cnm-controller", "cnm-ipam", "cnm-sandbox", "cnm-driver-bridge", "nats", "redis"):
-                stopped.append(own_installation.pid(program))
+                stopped.append(installation.pid(program))
                 os.kill(stopped[-1], signal.SIGSTOP)
-            with asking(own_api, box, "c1") as more:
+            with asking(api, box, "c1") as more:
                 pass
     finally:
         for pid in stopped:
@@ -101,41 +127,26 @@ def test_the_resolver_answers_while_all_else_is_dead(own_api, own_installation, 
         assert (each["lost"], each["again"], each["wrong"]) == (0, 0, [])
 
 
-def test_a_resolver_that_starts_without_a_controller_knows_what_was_said(own_api, own_installation, box, patiently):
-    kept = Path(f"{own_installation.inside}{own_installation.run_dir}/names.json")
-    (endpoint,) = own_api.ask("sandbox.get", {"sandbox": "c1"})["endpoints"]
+def test_a_resolver_that_starts_without_a_controller_knows_what_was_said(api, installation, box, patiently):
+    kept = Path(f"{installation.inside}{installation.run_dir}/names.json")
+    (endpoint,) = api.ask("sandbox.get", {"sandbox": "c1"})["endpoints"]
     patiently(lambda: endpoint["id"] in kept.read_text())
-    controller = own_installation.pid("cnm-controller")
+    controller = installation.pid("cnm-controller")
     os.kill(controller, signal.SIGSTOP)
     try:
-        (old,) = worker_pids(own_api, "resolver")
+        (old,) = worker_pids(api, "resolver")
         os.kill(old, signal.SIGKILL)
-        with asking(own_api, box, "c1.web") as told:
+        with asking(api, box, "c1.web") as told:
             pass
     finally:
         os.kill(controller, signal.SIGCONT)
     assert (told["lost"], told["wrong"]) == (0, [])
 
 
-def test_the_resolver_answers_while_its_servers_are_killed(own_api, own_installation, box, patiently):
-    with asking(own_api, box, "c1.web") as told:
+def test_the_resolver_answers_while_its_servers_are_killed(api, installation, box, patiently):
+    with asking(api, box, "c1.web") as told:
         for program in ("nats", "redis", "cnm-controller"):
-            old = own_installation.pid(program)
+            old = installation.pid(program)
             os.kill(old, signal.SIGKILL)
-            patiently(lambda program=program, old=old: own_installation.pid(program) != old)
+            patiently(lambda program=program, old=old: installation.pid(program) != old)
     assert (told["lost"], told["again"], told["wrong"]) == (0, 0, [])
-
-
-def test_the_sockets_of_a_deleted_sandbox_are_let_go(own_api, patiently):
-    """Else its namespace would live on in them."""
-    supervisor = own_api.namespace.split("/")[2]
-
-    def sockets():
-        found = [each.readlink() for each in Path(f"/proc/{supervisor}/fd").iterdir()]
-        return sum(each.name.startswith("socket:") for each in found)
-
-    before = sockets()
-    own_api.ask("sandbox.create", {"name": "c1"})
-    patiently(lambda: sockets() == before + 2)
-    own_api.ask("sandbox.delete", {"sandbox": "c1"})
-    patiently(lambda: sockets() == before)
