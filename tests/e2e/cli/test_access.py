@@ -52,9 +52,18 @@ class Servers:
 
 
 @pytest.fixture
+def stopped_installation(prepared, tmp_path):
+    """An installation that nobody has started; its namespaces take with them what it made."""
+    made = prepared(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def servers(stopped_installation):
     made = Servers(stopped_installation)
     yield made
+    stopped_installation.end()  # who still uses servers that are gone waits for them
     made.end()
 
 
@@ -213,8 +222,9 @@ def test_who_is_not_let_in_is_told_so_and_nothing_runs_on(stopped_installation, 
         "CNM_NATS_URL": f"nats://cnm:{nats}@127.0.0.1:{PORT}",
         "CNM_REDIS_URL": f"redis://:{redis}@127.0.0.1:{PORT + 10}",
     }
-    done = stopped_installation.cnm("up", "--timeout", "10", **urls)
+    done = stopped_installation.cnm("up", "--timeout", "6", **urls)
     assert done.returncode != 0
+    assert list((stopped_installation.run_dir / "pids").iterdir()) == []
     for word in words:
         assert word in done.stderr, done.stderr
     for secret in ("wrong", SECRET):
