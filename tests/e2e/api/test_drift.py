@@ -44,12 +44,15 @@ BY_ITSELF = (
 
 
 class Scene:
-    """A sandbox with a published port beside another, and what of it can be damaged."""
+    """A sandbox with a published port beside another, and what of it can be damaged.
 
-    def __init__(self, api, installation, make, traffic):
-        self.api, self._installation, self._traffic = api, installation, traffic
+    ``traffic`` is what serves in it, and looks whether it does.
+    """
+
+    def __init__(self, api, installation, make, traffic=None, *, port=18900):
+        self.api, self._installation, self.traffic, self._port = api, installation, traffic, port
         self.network = make.network(enable_ipv6=True)
-        self.box = make.sandbox(on=[self.network], ports=[{"container_port": 80, "host_port": 18900}])
+        self.box = make.sandbox(on=[self.network], ports=[{"container_port": 80, "host_port": port}])
         self.other = make.sandbox(on=[self.network])
         (self.endpoint,) = self.box["endpoints"]
         self.gateway = self.network["ipam"]["pools"][0]["gateway"]
@@ -83,13 +86,13 @@ class Scene:
         subprocess.run(self._installation.entering(*inside, "sh", "-c", command), check=True, timeout=30)
 
     def serve(self):
-        self._traffic.serve(self.box, 80, "eighty ")
+        self.traffic.serve(self.box, 80, "eighty ")
 
     def answers(self):
         return all(
-            (self._traffic.fetch(host, port, box, patience_s=1) or "").startswith("eighty ")
+            (self.traffic.fetch(host, port, box, patience_s=1) or "").startswith("eighty ")
             for host, port, box in (
-                (self.gateway, 18900, None),
+                (self.gateway, self._port, None),
                 (self.endpoint["ipv4_address"].partition("/")[0], 80, self.other),
                 (self.endpoint["ipv6_address"].partition("/")[0], 80, self.other),
             )
@@ -99,6 +102,18 @@ class Scene:
 @pytest.fixture
 def scene(api, installation, make, traffic):
     return Scene(api, installation, make, traffic)
+
+
+@pytest.fixture(scope="module")
+def place(api, installation, make_for_module):
+    return Scene(api, installation, make_for_module, port=18901)
+
+
+@pytest.fixture
+def lasting_scene(place, traffic):
+    """The same for many tests, each of which leaves it as it was; nobody serves in it yet."""
+    place.traffic = traffic
+    return place
 
 
 def differences(api, **body):
@@ -135,8 +150,9 @@ def test_damage_is_mended_and_published(api, scene, patiently, what):
 
 
 @pytest.mark.parametrize("what", DAMAGES)
-def test_check_shows_damage_without_mending_it_and_mends_it_when_told(api, scene, patiently, what):
-    command, about = DAMAGES[what]
+def test_check_shows_damage_without_mending_it_and_mends_it_when_told(api, lasting_scene, patiently, what):
+    scene, (command, about) = lasting_scene, DAMAGES[what]
+    patiently(lambda: differences(api, repair=False) == [])
 
     def damaged():
         """Damage and look at once: a comparison by the clock may come in between, once in a while."""

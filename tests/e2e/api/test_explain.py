@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from .conftest import Traffic
 from .test_ports import listening
 
 BRIDGE = "com.docker.network.bridge."
@@ -52,12 +53,14 @@ def build(api, make):
     return networks, boxes
 
 
-@pytest.fixture
-def served(place, traffic):
+@pytest.fixture(scope="module")
+def served(api, place):
     networks, boxes = place
+    traffic = Traffic(api)
     for name in ("web", "mute2", "shut2", "plain", "bare"):
         traffic.serve(boxes[name], 80, f"{name} ")
-    return networks, boxes
+    yield networks, boxes
+    traffic.end()
 
 
 def v4(box):
