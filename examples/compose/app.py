@@ -41,7 +41,7 @@ class Cnm:
 async def process_of(member):
     """Wait until a container wrote which process it is."""
     path = MEMBERS / member
-    while not path.exists() or not path.read_text().strip():  # noqa: ASYNC110  # another container writes it
+    while not path.exists() or not path.read_text().strip():  # another container writes it
         await asyncio.sleep(0.2)
     return int(path.read_text())
 

@@ -7,7 +7,7 @@ import urllib.request
 url = sys.argv[1]
 while True:
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310  # what the command line names
+        with urllib.request.urlopen(url, timeout=5) as reply:  # what the command line names
             print(f"{url} says {reply.status}: {reply.read(60)!r}", flush=True)
     except OSError as error:
         print(f"{url}: {error}", flush=True)
