@@ -5,7 +5,7 @@ several kinds at once (docs/adr/0002). A document is a hash of ``b`` body, ``r``
 Every script may run twice, for redis-py sends a command again when the line broke before its answer.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -416,11 +416,12 @@ class RedisStore:
             return await self._scripts[name](keys=[PREFIX], args=[msgspec.json.encode(asked), *more])
 
 
-_LEAD = """
+_TAKE = """
+if #ARGV > 3 then redis.call('XDEL', KEYS[2], unpack(ARGV, 4)) end
 local leader = redis.call('GET', KEYS[1])
-if leader and leader ~= ARGV[1] then return 0 end
+if leader and leader ~= ARGV[1] then return false end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+return redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[3])
 """
 
 _RESIGN = """
@@ -436,16 +437,20 @@ class RedisOutbox:
         self._redis = redis
         self._key = key
         self._seen = "0-0"
-        self._lead = redis.register_script(_LEAD)
+        self._take = redis.register_script(_TAKE)
         self._resign = redis.register_script(_RESIGN)
 
     async def wait(self, timeout_s: float) -> None:
         async with translated():
             await self._redis.xread({self._key: self._seen}, count=1, block=max(1, round(timeout_s * 1000)))
 
-    async def lead(self, name: str, *, lease_ms: int) -> bool:
+    async def take(
+        self, name: str, *, lease_ms: int, limit: int, dropped: Sequence[str] = ()
+    ) -> list[tuple[str, OutgoingEvent]] | None:
+        keys = [f"{self._key}:leader", self._key]
         async with translated():
-            return bool(await self._lead(keys=[f"{self._key}:leader"], args=[name, lease_ms]))
+            rows: Any = await self._take(keys=keys, args=[name, lease_ms, limit, *dropped])
+        return None if rows is None else self._events([(place, fields_of(flat)) for place, flat in rows])
 
     async def resign(self, name: str) -> None:
         async with translated():
@@ -454,6 +459,9 @@ class RedisOutbox:
     async def read(self, limit: int) -> list[tuple[str, OutgoingEvent]]:
         async with translated():
             rows: Any = await self._redis.xrange(self._key, count=limit)
+        return self._events(rows)
+
+    def _events(self, rows: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[tuple[str, OutgoingEvent]]:
         if rows:
             self._seen = rows[-1][0].decode()
         return [
@@ -474,6 +482,11 @@ class RedisOutbox:
             return
         async with translated():
             await self._redis.xdel(self._key, *positions)
+
+
+def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Pair the names and values of a stream's entry, which a script returns in one row."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _put(document: Document) -> dict[str, Any]:

@@ -35,8 +35,7 @@ class Relay:
         try:
             while True:
                 try:
-                    if await self._lead():
-                        await self.drain()
+                    if await self.drain():
                         await self._outbox.wait(PERIOD_S)
                     else:
                         await asyncio.sleep(PERIOD_S)
@@ -47,30 +46,28 @@ class Relay:
         finally:
             await self._resign()
 
-    async def _lead(self) -> bool:
-        return await self._outbox.lead(self._name, lease_ms=LEASE_MS)
-
     async def _resign(self) -> None:
         """Let another lead at once: it may reach what this one does not."""
         with suppress(CnmError):
             await self._outbox.resign(self._name)
 
-    async def drain(self) -> None:
-        """Publish everything that is in the outbox now, for as long as it leads.
+    async def drain(self) -> bool:
+        """Publish everything that is in the outbox now, for as long as it leads; tell whether it still does.
 
         Raises:
             Unavailable: the store or the stream cannot be reached; what is left stays in the outbox.
         """
-        while rows := await self._outbox.read(BATCH):
-            sent: list[str] = []
-            try:
+        sent: list[str] = []
+        try:
+            while rows := await self._outbox.take(self._name, lease_ms=LEASE_MS, limit=BATCH, dropped=sent):
+                sent = []
                 for position, event in rows:
                     await self._send(event)
                     sent.append(position)
-            finally:  # the stream knows duplicates for two minutes only, and may be away for longer
-                await self._outbox.drop(sent)
-            if not await self._lead():
-                return
+        except BaseException:  # the stream knows duplicates for two minutes only, and may be away for longer
+            await self._outbox.drop(sent)
+            raise
+        return rows is not None
 
     async def _send(self, event: OutgoingEvent) -> None:
         try:

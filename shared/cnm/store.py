@@ -242,8 +242,13 @@ class Outbox(Protocol):
         """Return when an event was written after the last one that was read, or when the time is over."""
         ...
 
-    async def lead(self, name: str, *, lease_ms: int) -> bool:
-        """Become or stay the one who relays, unless another is; tell whether that worked."""
+    async def take(
+        self, name: str, *, lease_ms: int, limit: int, dropped: Sequence[str] = ()
+    ) -> list[tuple[str, OutgoingEvent]] | None:
+        """Forget events that are in the stream, become or stay the one who relays, and return the oldest others.
+
+        None when another relays.
+        """
         ...
 
     async def resign(self, name: str) -> None:

@@ -87,13 +87,15 @@ class MemoryOutbox:
         except TimeoutError:
             return
 
-    async def lead(self, name: str, *, lease_ms: int) -> bool:
-        await _reach(self.down)
+    async def take(
+        self, name: str, *, lease_ms: int, limit: int, dropped: Sequence[str] = ()
+    ) -> list[tuple[str, OutgoingEvent]] | None:
+        await self.drop(dropped)
         leader, until_ms = self._leader
         if leader not in ("", name) and until_ms > self.clock():
-            return False
+            return None
         self._leader = (name, self.clock() + lease_ms)
-        return True
+        return await self.read(limit)
 
     async def resign(self, name: str) -> None:
         await _reach(self.down)

@@ -52,8 +52,8 @@ async def detach(
             raise Forbidden(
                 f"endpoint {found.body.name!r} on network {on.body.name!r} is in sandbox {found.body.sandbox_name!r}"
             )
-        home = await controller.ledger.sandbox(found.body.sandbox_id)
-        if sandbox is not None and (await controller.ledger.sandbox(sandbox)).body.id != home.body.id:
+        home, named = await controller.ledger.home_and(found.body.sandbox_id, sandbox or found.body.sandbox_id)
+        if named.body.id != home.body.id:
             raise NotFound(
                 f"endpoint {found.body.name!r} on network {on.body.name!r} is not in sandbox {sandbox!r} "
                 f"but in {home.body.name!r}"
@@ -61,6 +61,24 @@ async def detach(
         return await _detach_from(controller, found, on, home, delete=delete)
 
     return await until_fresh(attempt)
+
+
+async def disconnect(controller: Controller, sandbox: str, network: str) -> None:
+    """Take a sandbox off a network, and give up the endpoint that it had there.
+
+    Raises:
+        NotFound: there is no such sandbox or network, or the one is not on the other.
+    """
+
+    async def attempt() -> None:
+        home, on = await controller.ledger.sandbox_and_network(sandbox, network)
+        for body, document in zip(home.endpoints, home.endpoint_documents, strict=True):
+            if body.network_id == on.body.id:
+                await _detach_from(controller, Read(body=body, document=document), on, home, delete=True)
+                return
+        raise NotFound(f"sandbox {home.body.name!r} is not on network {on.body.name!r}")
+
+    await until_fresh(attempt)
 
 
 async def _delete_alone(controller: Controller, found: Read[EndpointBody], on: Read[NetworkBody]) -> Endpoint:

@@ -67,12 +67,21 @@ class Ledger:
             NotFound: there is none.
             Invalid: a key is a prefix of several ids.
         """
-        scope = (await self.network(network)).body if network is not None else None
-        lookup = Lookup(kind="endpoint", key=key, scope=scope.id if scope else "")
-        (found,) = await self.store.find(lookup)
-        where = f" on network {scope.name!r}" if scope else ""
+        on = await self.network(network) if network is not None else None
+        (found,) = await self.store.find(Lookup(kind="endpoint", key=key, scope=on.body.id if on else ""))
+        where = f" on network {on.body.name!r}" if on else ""
         endpoint = _one(EndpointBody, found, "endpoint", key, where)
-        return endpoint, await self.network(endpoint.body.network_id)
+        return endpoint, on or await self.network(endpoint.body.network_id)
+
+    async def home_and(self, sandbox_id: str, key: str) -> tuple[Read[SandboxBody], Read[SandboxBody]]:
+        """Find the sandbox of an id, and the one that a key names, in one go.
+
+        Raises:
+            NotFound: one of them is not there.
+            Invalid: the key is a prefix of several ids.
+        """
+        home, named = await self.store.find(_sandbox_lookup(sandbox_id), _sandbox_lookup(key))
+        return _one(SandboxBody, home, "sandbox", sandbox_id), _one(SandboxBody, named, "sandbox", key)
 
     async def home(self, endpoint: EndpointBody) -> SandboxBody | None:
         """Return the sandbox that an endpoint is in, if it is in one."""

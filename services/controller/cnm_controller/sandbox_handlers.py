@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from cnm.bus import Route
-from cnm.errors import Conflict, NotFound
+from cnm.errors import Conflict
 from cnm.messages.message import Command, Empty
 from cnm.messages.names import ForgetSandbox, UpdateNames
 from cnm.messages.namespace import EnsureSandbox, RemoveSandbox
@@ -26,7 +26,7 @@ from cnm_controller import join
 from cnm_controller.addressing import release
 from cnm_controller.attach import detach_steps
 from cnm_controller.controller import Controller
-from cnm_controller.detach import detach, undo_detach
+from cnm_controller.detach import disconnect, undo_detach
 from cnm_controller.documents import EndpointBody, NetworkBody, SandboxBody, read
 from cnm_controller.events import event, port_events
 from cnm_controller.ledger import Read
@@ -205,12 +205,8 @@ async def disconnect_sandbox(command: DisconnectSandbox, *, controller: Controll
     Raises:
         NotFound: there is no such sandbox or network, or the one is not on the other.
     """
-    home, on = await controller.ledger.sandbox_and_network(command.sandbox, command.network)
-    for endpoint in home.endpoints:
-        if endpoint.network_id == on.body.id:
-            await detach(controller, endpoint.id, on.body.id, delete=True)
-            return Empty()
-    raise NotFound(f"sandbox {home.body.name!r} is not on network {on.body.name!r}")
+    await disconnect(controller, command.sandbox, command.network)
+    return Empty()
 
 
 def routes(controller: Controller) -> tuple[Route, ...]:

@@ -308,15 +308,30 @@ async def test_events_of_a_commit_stand_in_the_outbox_in_order(store, outbox):
 
 
 async def test_one_leads_the_relaying_until_it_resigns_or_its_lease_is_over(side, outbox):
-    assert await outbox.lead("a", lease_ms=LONG_MS)
-    assert await outbox.lead("a", lease_ms=LONG_MS)
-    assert not await outbox.lead("b", lease_ms=LONG_MS)
+    async def leads(name, *, lease_ms=LONG_MS):
+        return await outbox.take(name, lease_ms=lease_ms, limit=1) is not None
+
+    assert await leads("a")
+    assert await leads("a")
+    assert not await leads("b")
     await outbox.resign("b")
-    assert not await outbox.lead("b", lease_ms=LONG_MS)
+    assert not await leads("b")
     await outbox.resign("a")
-    assert await outbox.lead("b", lease_ms=50)
+    assert await leads("b", lease_ms=50)
     await side.later(60)
-    assert await outbox.lead("a", lease_ms=LONG_MS)
+    assert await leads("a")
+
+
+async def test_who_leads_takes_the_oldest_and_drops_what_it_relayed(side, outbox):
+    for number in range(1, 5):
+        await side.write(event(str(number)))
+    first = await outbox.take("a", lease_ms=LONG_MS, limit=2)
+    assert [each for _, each in first] == [event("1"), event("2")]
+    rest = await outbox.take("a", lease_ms=LONG_MS, limit=9, dropped=[position for position, _ in first])
+    assert [each for _, each in rest] == [event("3"), event("4")]
+    assert await outbox.take("b", lease_ms=LONG_MS, limit=9, dropped=[rest[0][0]]) is None
+    assert await outbox.take("a", lease_ms=LONG_MS, limit=9) == rest[1:]
+    assert await outbox.take("a", lease_ms=LONG_MS, limit=9, dropped=[rest[1][0]]) == []
 
 
 async def test_waiting_ends_with_an_event_or_with_the_time(side, outbox):
