@@ -38,6 +38,7 @@ from cnm.tally import Turns
 from cnm.version import VERSION
 
 HEARTBEAT_PERIOD_S = 2.0
+HEARTBEAT_AGAIN_S = 0.2
 TELEMETRY_STOP_S = 1.0
 SPANS_PERIOD_S = 0.2
 NUDGE_PERIOD_S = 0.5
@@ -226,7 +227,7 @@ async def reporting(
     """
     described: dict[str, Any] = {}
 
-    async def beat(*, leaving: bool) -> None:
+    async def beat(*, leaving: bool) -> bool:
         nonlocal described
         if describe is not None and not leaving:
             try:
@@ -246,14 +247,16 @@ async def reporting(
             await worker.bus.ask(heartbeat)
         except CnmError as error:
             log.debug("heartbeat.lost", error=str(error))
+            return False
+        return True
 
-    async def keep_beating() -> None:
+    async def keep_beating(*, heard: bool) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_PERIOD_S)
-            await beat(leaving=False)
+            await asyncio.sleep(HEARTBEAT_PERIOD_S if heard else HEARTBEAT_AGAIN_S)
+            heard = await beat(leaving=False)
 
-    await beat(leaving=False)  # a worker that answers is one that the controller knows
-    task = worker.tasks.create_task(keep_beating())
+    heard = await beat(leaving=False)  # a worker that answers is one that the controller knows
+    task = worker.tasks.create_task(keep_beating(heard=heard))
     try:
         yield
     finally:
