@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 
 from cnm.kernel.inotify import IGNORED, LOST, Inotify, Mounts
+from cnm.kernel.watch import gathering
 from cnm.lately import Lately
 from cnm_sandbox.config import Settings
 
@@ -82,11 +83,10 @@ def listening(settings: Settings, lately: Lately) -> Iterator[Alarm]:
     """Have an alarm in the running loop, while the body runs."""
     loop = asyncio.get_running_loop()
     alarm = Alarm(settings, lately)
-    loop.add_reader(alarm._files.fileno(), alarm.read_files)
     loop.add_reader(alarm._mounts.fileno(), alarm.read_mounts)
     try:
-        yield alarm
+        with gathering(alarm._files.fileno(), alarm.read_files):
+            yield alarm
     finally:
-        loop.remove_reader(alarm._files.fileno())
         loop.remove_reader(alarm._mounts.fileno())
         alarm.close()

@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -143,6 +144,17 @@ def failure(reply: Reply) -> tuple[int, str]:
     return number, read_text(attributes(reply.body, start).get(NLMSGERR_ATTR_MSG, b""))
 
 
+_of_thread = threading.local()
+
+
+def _buffer() -> memoryview:
+    """Return what this thread receives into: the kernel says little, and a buffer for much costs more than a read."""
+    found: memoryview | None = getattr(_of_thread, "buffer", None)
+    if found is None:
+        found = _of_thread.buffer = memoryview(bytearray(RECEIVE_BYTES))
+    return found
+
+
 class Channel:
     """A netlink socket, made in a namespace and used from anywhere; one thread at a time."""
 
@@ -211,14 +223,14 @@ class Channel:
         Raises:
             OSError: ENOBUFS where some were lost.
         """
-        space = socket.CMSG_SPACE(4)
+        space, buffer = socket.CMSG_SPACE(4), _buffer()
         while True:
             try:
-                datagram, about, _, _ = self._socket.recvmsg(RECEIVE_BYTES, space, socket.MSG_DONTWAIT)
+                length, about, _, _ = self._socket.recvmsg_into((buffer,), space, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             namespace = next((read_u32(data) for _, kind, data in about if kind == NETLINK_LISTEN_ALL_NSID), None)
-            for reply in messages(datagram):
+            for reply in messages(bytes(buffer[:length])):
                 yield namespace, reply
 
     def reserve(self, count: int) -> int:
@@ -240,11 +252,15 @@ class Channel:
             KernelError: ENOBUFS, answers were lost; ETIMEDOUT, there is none.
         """
         try:
-            return list(messages(self._socket.recv(RECEIVE_BYTES)))
+            return list(messages(self._receive()))
         except BlockingIOError:
             raise KernelError(errno.ETIMEDOUT, step="netlink") from None
         except OSError as error:
             raise KernelError(error.errno or errno.EIO, step="netlink") from error
+
+    def _receive(self, flags: int = 0) -> bytes:
+        buffer = _buffer()
+        return bytes(buffer[: self._socket.recv_into(buffer, 0, flags)])
 
     def answer(self, sequence: int, *, step: str) -> Reply:
         """Return the answer to a question that has one, an acknowledgement or what was asked for.
@@ -266,7 +282,7 @@ class Channel:
         found: list[Reply] = []
         while True:
             try:
-                found.extend(messages(self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)))
+                found.extend(messages(self._receive(socket.MSG_DONTWAIT)))
             except BlockingIOError:
                 return found
 

@@ -21,6 +21,7 @@ from .route import RTM_DELROUTE, RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR = 1, 5, 9
 NFNLGRP_NFTABLES, NFT_MSG_NEWGEN, NFTA_TABLE = 7, 15, 1
 AF_BRIDGE = 7
+GATHER_S = 0.01
 _ATTRIBUTE = struct.Struct("=HH")
 _INDEX = struct.Struct("=4xi")  # of struct ifinfomsg, and of struct ifaddrmsg
 
@@ -29,6 +30,7 @@ __all__ = [
     "Changes",
     "NamespaceWatch",
     "address_told",
+    "gathering",
     "link_told",
     "watching_namespaces",
     "watching_routes",
@@ -44,7 +46,6 @@ def watching_routes(heard: Heard, namespace: Path | None = None) -> Iterator[Non
 
     The namespace is this thread's unless a path is given. None stands for notifications that were lost.
     """
-    loop = asyncio.get_running_loop()
     with Channel(NETLINK_ROUTE, namespace) as channel:
         channel.join(RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK)
 
@@ -61,11 +62,35 @@ def watching_routes(heard: Heard, namespace: Path | None = None) -> Iterator[Non
                 [_INDEX.unpack_from(reply.body)[0] for reply in replies if reply.kind in (RTM_NEWLINK, RTM_DELLINK)],
             )
 
-        loop.add_reader(channel.fileno(), read)
-        try:
+        with gathering(channel.fileno(), read):
             yield
-        finally:
-            loop.remove_reader(channel.fileno())
+
+
+@contextmanager
+def gathering(descriptor: int, read: Callable[[], None]) -> Iterator[None]:
+    """Call ``read`` from the running loop a moment after there is something, while the body runs.
+
+    A plan is told of in a dozen notifications, one after another: whoever woke for each would do little else.
+    """
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.TimerHandle | None = None
+
+    def begin() -> None:
+        nonlocal waiting
+        loop.remove_reader(descriptor)
+        waiting = loop.call_later(GATHER_S, end)
+
+    def end() -> None:
+        loop.add_reader(descriptor, begin)
+        read()
+
+    loop.add_reader(descriptor, begin)
+    try:
+        yield
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+        loop.remove_reader(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +170,11 @@ def address_told(reply: Reply) -> int | None:
 @contextmanager
 def watching_namespaces(heard: Told = lambda _: None) -> Iterator[NamespaceWatch]:
     """Watch this thread's namespace and those with an id in it, in the running loop, while the body runs."""
-    loop = asyncio.get_running_loop()
     watch = NamespaceWatch(heard)
-    loop.add_reader(watch.fileno(), watch.read)
     try:
-        yield watch
+        with gathering(watch.fileno(), watch.read):
+            yield watch
     finally:
-        loop.remove_reader(watch.fileno())
         watch.close()
 
 
@@ -161,7 +184,6 @@ def watching_tables(heard: Callable[[], None], tables: Collection[str], ours: Ca
 
     ``ours`` returns that socket's port. What was lost may have been about them.
     """
-    loop = asyncio.get_running_loop()
     names = frozenset(table.encode() for table in tables)
     with Channel(NETLINK_NETFILTER) as channel:
         channel.join(NFNLGRP_NFTABLES)
@@ -176,11 +198,8 @@ def watching_tables(heard: Callable[[], None], tables: Collection[str], ours: Ca
                     raise
                 heard()
 
-        loop.add_reader(channel.fileno(), read)
-        try:
+        with gathering(channel.fileno(), read):
             yield
-        finally:
-            loop.remove_reader(channel.fileno())
 
 
 def _table(reply: Reply) -> bytes:
