@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -307,16 +308,24 @@ def test_damage_is_told(site):
     expect(page.get_by_label(re.compile("^Events, newest first"))).to_contain_text("was repaired")
 
 
-def test_it_says_that_it_is_stale_and_goes_on_by_itself(site, frozen):
+def test_it_says_that_it_is_stale_and_goes_on_by_itself(site, frozen, gone, wait_until):
     page = site.open()
     with frozen(site.installation.pid("nats")):
         expect(page.get_by_role("status")).to_contain_text("stale since")
         expect(page.locator("#trouble")).to_contain_text("NATS does not answer")
         expect(chip(page, "web")).to_be_visible()
     site.until_live(page)
+    nats = site.installation.pid("nats")
+    os.kill(nats, signal.SIGKILL)
+    wait_until(lambda: gone(nats))
+    wait_until(lambda: site.installation.cnm("network", "create", "anew").returncode == 0)
+    expect(page.get_by_role("group", name="Network anew")).to_be_visible()
+    wait_until(lambda: site.installation.cnm("network", "rm", "anew").returncode == 0)
+    expect(page.get_by_role("group", name="Network anew")).to_have_count(0)
+    site.until_live(page)
     gateway = site.installation.pid("cnm-gateway")
     with frozen(gateway):
-        os.kill(gateway, 9)
+        os.kill(gateway, signal.SIGKILL)
     expect(page.get_by_role("status")).to_contain_text("stale since")
     site.ask("sandbox.disconnect", network="demo", sandbox="web")
     site.until_live(page)
