@@ -133,7 +133,7 @@ class Live:
         if heard.sequence > self._folded_from:
             made = changes(self.topology, heard.subject, heard.event)
             self.topology = self.topology.after(made)
-            self._doubtful |= is_doubtful(heard.subject, heard.event)
+            self._doubtful |= is_doubtful(self.topology, heard.subject, heard.event)
             if self._doubtful or noun_and_participle(heard.subject)[0] == "node":
                 self._wanted.set()
         if self._while_listing is not None:
@@ -203,9 +203,9 @@ class Live:
             raise
         finally:
             self._while_listing = None
-        if found != self.topology:
+        before, self.topology = self.topology, found
+        if not found.shows(before):
             log.info("gateway.lists_differed", sequence=self.sequence)
-            self.topology = found
             self._tell(b"")
 
     # Whether it is so.

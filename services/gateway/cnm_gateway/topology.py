@@ -144,6 +144,17 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         found: Mapping[str, Row] = getattr(self, PLACES[kind])
         return found
 
+    def shows(self, other: "Topology") -> bool:
+        """Tell whether another shows the same: revisions may differ, for not each change of a document is told of."""
+        return self == other or self._without_revisions() == other._without_revisions()
+
+    def _without_revisions(self) -> "Topology":
+        rows = {
+            place: {id: msgspec.structs.replace(row, revision=0) for id, row in getattr(self, place).items()}
+            for place in ("networks", "sandboxes", "endpoints")
+        }
+        return msgspec.structs.replace(self, **rows)
+
     def after(self, changes: Iterable[Change]) -> "Topology":
         """Return the topology with these changes made."""
         places: dict[str, dict[str, Row]] = {}
@@ -232,11 +243,21 @@ def changes(topology: Topology, subject: str, event: Event) -> tuple[Change, ...
         return ()
 
 
-def is_doubtful(subject: str, event: Event) -> bool:
-    """Say whether an event tells that earlier events are not true any more, so that lists must be asked again."""
-    return subject.startswith("cnm.v1.event.drift.found.") and any(
-        isinstance(each, dict) and each.get("what") == LOST for each in event.object.get("differences", ())
-    )
+def is_doubtful(topology: Topology, subject: str, event: Event) -> bool:
+    """Say whether the lists must be asked again after an event: it tells of what no event will tell.
+
+    Either earlier events are not true any more, or the network of an endpoint has pools that were not told of: a
+    predefined one gets its pools with its first endpoint.
+    """
+    match noun_and_participle(subject):
+        case ("drift", "found"):
+            found = event.object.get("differences", ())
+            return any(isinstance(each, dict) and each.get("what") == LOST for each in found)
+        case ("endpoint", "created"):
+            network = topology.networks.get(str(event.object.get("network")))
+            return network is None or (not network.pools and event.object.get("ipv4_address") is not None)
+        case _:
+            return False
 
 
 def _object_changes(

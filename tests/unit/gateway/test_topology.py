@@ -108,6 +108,9 @@ class World:
                 labels={},
                 revision=1,
             )  # fmt: skip
+            self.sandboxes[sandbox.id] = msgspec.structs.replace(
+                sandbox, revision=sandbox.revision + 1
+            )  # no event tells it
             yield event("endpoint", "created", id, self.endpoints[id])
             yield event("endpoint", "joined", id, self.endpoints[id])
 
@@ -178,7 +181,9 @@ def test_lists_and_later_events_are_what_later_lists_tell(deeds, listed_after, a
     told = known[listed_after - 1] if listed_after else 0
     begin = listed(*lists[listed_after], {})
     # The list may tell more than the number of the stream's last event did when it was asked for.
-    assert folded(begin, events[max(0, told - again) :]) == listed(*world.lists(), {})
+    found = folded(begin, events[max(0, told - again) :])
+    assert found.shows(listed(*world.lists(), {}))
+    assert found.networks == listed(*world.lists(), {}).networks
 
 
 def test_what_a_change_does_not_alter_is_told_to_nobody():
@@ -250,5 +255,20 @@ def test_lost_changes_make_the_lists_be_asked_again():
         "id": "e",
         "differences": [{"what": "lost change", "value": "it is not there", "worker": "cnm-controller"}],
     }
-    assert is_doubtful(*event("drift", "found", "e", lost))
-    assert not is_doubtful(*event("drift", "found", "e", {"id": "e", "differences": [WORKER | {"value": "x"}]}))
+    assert is_doubtful(Topology(), *event("drift", "found", "e", lost))
+    assert not is_doubtful(
+        Topology(), *event("drift", "found", "e", {"id": "e", "differences": [WORKER | {"value": "x"}]})
+    )
+
+
+def test_a_network_that_gets_its_pools_with_its_first_endpoint_is_asked_for_again():
+    world = World()
+    world.do("make_network", 1, 0)
+    world.do("make_sandbox", 1, 0)
+    created, joined = world.do("connect", 0, 0)
+    topology = listed(*world.lists(), {})
+    (network,) = topology.networks.values()
+    bare = topology.after([("network", network.id, msgspec.structs.replace(network, pools=()))])
+    assert is_doubtful(bare, *created)
+    assert not is_doubtful(bare, *joined)
+    assert not is_doubtful(topology, *created)
