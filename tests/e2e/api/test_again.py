@@ -94,5 +94,5 @@ def test_everything_is_the_same_after_a_server_was_killed(own_installation, own_
         except (AssertionError, TimeoutError, nats.errors.Error):  # refused, or nobody there, while it is away
             return False
 
-    patiently(settled)
+    patiently(settled, patience_s=40)
     assert own_api.kernel() == kernel
