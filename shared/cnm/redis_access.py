@@ -5,6 +5,9 @@
 (``rediss+sentinel://`` with TLS, ``?sentinel_username=`` and ``sentinel_password=`` for the sentinels themselves).
 """
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -42,6 +45,19 @@ def open_redis(url: str, *, connections: int, timeout_s: float, retry: Retry, wa
     except ValueError as error:
         raise Invalid.at(VARIABLE, without_secrets(url), f"{VARIABLE}: {error}") from None
     return Redis.from_pool(pool)
+
+
+@contextmanager
+def cancellable() -> Iterator[None]:
+    """End a task that was cancelled in the body, in which it asks Redis, though the body came to its end.
+
+    redis-py sends by `asyncio.wait_for`, which before Python 3.12 forgets that when all was sent already.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    yield
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def _behind_sentinels(url: str, options: dict[str, Any], retry: Retry) -> Redis:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from cnm import telemetry
 from cnm.bus import waiting_for
 from cnm.errors import Unavailable
-from cnm.redis_access import open_redis
+from cnm.redis_access import cancellable, open_redis
 from cnm.store import (
     Busy,
     Changes,
@@ -292,7 +292,7 @@ def connect(url: str) -> Redis:
 async def translated(command: str = "", script: str = "") -> AsyncIterator[None]:
     """Turn what redis-py raises into ``Unavailable``; a named command is a span of the trace that it is sent in."""
     try:
-        with database(command, script) if command else nullcontext(), waiting_for("Redis"):
+        with database(command, script) if command else nullcontext(), waiting_for("Redis"), cancellable():
             yield
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(f"Redis cannot be reached: {error}") from error

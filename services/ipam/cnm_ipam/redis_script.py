@@ -28,7 +28,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from cnm.bus import current_call, waiting_for, written
 from cnm.errors import Unavailable
 from cnm.messages.message import decode_trusted
-from cnm.redis_access import open_redis
+from cnm.redis_access import cancellable, open_redis
 from cnm.redis_store import database
 from cnm.trace import present_parent
 from cnm_ipam.answers import Answer
@@ -86,7 +86,7 @@ async def translated(work: Awaitable[Any], command: str, script: str = "") -> An
 
     """
     try:
-        with database(command, script), waiting_for("Redis"):
+        with database(command, script), waiting_for("Redis"), cancellable():
             return await work
     except _UNAVAILABLE as error:
         raise Unavailable(f"Redis cannot be reached: {error}") from error

@@ -86,3 +86,19 @@ async def test_cancelled_call_leaves_the_connection_usable(redis):
         await asyncio.gather(task, return_exceptions=True)
         await store.finish(saga(f"s{number}"))
     assert await store.every("network") == []
+
+
+async def test_who_is_cancelled_while_it_asks_does_not_go_on(redis):
+    """Which Python 3.11 forgets at some of the moments: `asyncio.wait_for` of what is done already."""
+    store, turns = RedisStore(redis), 0
+    while True:
+        task = asyncio.create_task(store.every("network"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.done():
+            break
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled(), f"after {turns} turns of the loop"
+        turns += 1
+    assert turns > 1
