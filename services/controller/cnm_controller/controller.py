@@ -1,11 +1,13 @@
 """What the handlers of the controller work with."""
 
+import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from cnm.bus import Bus
+from cnm.bus import Bus, current_call
 from cnm.drift import DriftCounts
 from cnm.errors import NotFound, Unavailable
 from cnm_controller.ledger import Ledger
@@ -14,6 +16,8 @@ from cnm_controller.sagas import Sagas
 
 SEEN_WITHIN = timedelta(seconds=6)
 """A worker that was not heard of for so long (three heartbeats) is taken for dead."""
+NODE_WAIT_S = 3.0
+NODE_LOOK_S = 0.1
 
 
 def _new_id() -> str:
@@ -35,6 +39,7 @@ class Controller:
     ipam_drivers: IpamDrivers
     now: Callable[[], datetime] = _now
     new_id: Callable[[], str] = _new_id
+    node_wait_s: float = NODE_WAIT_S
     drift: DriftCounts = field(default_factory=lambda: DriftCounts("cnm-ipam"))
     """Of IPAM's books, which the controller keeps."""
 
@@ -49,19 +54,27 @@ class Controller:
     async def node_for(self, name: str | None) -> NodeState:
         """Choose the node for a sandbox: the one named, else the first that is ready.
 
+        Waits a moment for a node of which a worker is just started again, or slow to report.
+
         Raises:
             NotFound: no node of that name ever reported.
             Unavailable: it is down, or none is ready.
         """
-        nodes = await self.nodes.every()
-        if name is not None:
-            nodes = [node for node in nodes if node.name == name]
-            if not nodes:
-                raise NotFound(f"no node {name!r}")
-        for node in nodes:
-            if is_ready(node, self.now()):
-                return node
-        raise Unavailable(f"node {name!r} is down" if name is not None else "no node is ready")
+        call = current_call()
+        wait_s = min(self.node_wait_s, call.left_s() / 2) if call is not None else self.node_wait_s
+        give_up = time.monotonic() + wait_s
+        while True:
+            nodes = await self.nodes.every()
+            if name is not None:
+                nodes = [node for node in nodes if node.name == name]
+                if not nodes:
+                    raise NotFound(f"no node {name!r}")
+            for node in nodes:
+                if is_ready(node, self.now()):
+                    return node
+            if time.monotonic() >= give_up:
+                raise Unavailable(f"node {name!r} is down" if name is not None else "no node is ready")
+            await asyncio.sleep(NODE_LOOK_S)
 
 
 def alive(node: NodeState, now: datetime) -> set[str]:
