@@ -1,9 +1,9 @@
 # `make` alone tells what there is.
-.PHONY: help setup demo test image-test chaos soak check docs reference bench clean
+.PHONY: help setup demo test image-test chaos soak check docs reference bench bench-peers clean
 .DEFAULT_GOAL := help
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: ## install everything into .venv; quick when that is done already
 	@deploy/setup
@@ -43,6 +43,9 @@ reference: setup ## write the examples of the reference from a run of a real ins
 
 bench: setup ## measure; see bench/
 	@.venv/bin/python -m bench $(ARGS)
+
+bench-peers: setup ## measure beside dockerd, netavark, CNI and dnsmasq, a quarter of an hour (ARGS=--quick: five minutes)
+	@.venv/bin/python -m bench.peers $(ARGS)
 
 .PHONY: pictures
 pictures: setup ## take the pictures of the README in a browser, over a real installation
