@@ -4,9 +4,11 @@ import asyncio
 import shutil
 import statistics
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 
 from bench.peers import aims, names
 from bench.peers.aims import Aim
@@ -24,6 +26,7 @@ from bench.report import Section, percentile
 OURS, FLOOR, DOCKERD = "CNM", Bare.name, Dockerd.name
 MANY = " with many"
 NOT_YET = [["memory with `cnm up --single-process`", "there is no such option yet"]]
+P50 = attrgetter("p50")
 TAIL_OF = 200
 """A 99th percentile is taken of so many attaches, or of all when there are fewer."""
 SERVERS = {OURS: "127.0.0.11", DOCKERD: "127.0.0.11", "netavark": "172.30.0.1", "dnsmasq": names.Dnsmasq.address}
@@ -154,10 +157,8 @@ class Measurement:
         mine = Ratio(took[OURS])
         self._own.append(["start of `cnm up` to ready, s", str(mine), *aims.judged(mine.median, aims.at_most(3))])
         self._own.append(["processor seconds of all its processes until then", str(Ratio(spent)), "", ""])
-        if daemon is None or DOCKERD not in took:
-            return None
-        self._ratios.append(aims.row("start to ready", DOCKERD, took[OURS], took[DOCKERD], "s"))
-        return daemon
+        self._compare("start to ready", took, lambda seconds: seconds, "s")
+        return daemon if DOCKERD in took else None
 
     async def _memory(self, ours: Cnm, daemon: Dockerd | None) -> None:
         await asyncio.sleep(self._size.settle_s)
@@ -167,28 +168,17 @@ class Measurement:
         self._own.append(["memory of NATS, Valkey and the supervisor beside them", str(mine["rest"]), "", ""])
         if daemon is not None:
             theirs = daemon.memory()
-            ratio = _total(mine) / _total(theirs)
-            against = "dockerd with containerd"
-            self._ratios.append(
-                [
-                    "memory of all, idle",
-                    against,
-                    f"{_total(mine):.0f} MB",
-                    f"{_total(theirs):.0f} MB",
-                    f"{ratio:.2f}",
-                    "",
-                    "",
-                ]
-            )
+            shown = [f"{_total(memory):.0f} MB" for memory in (mine, theirs)]
+            ratio = f"{_total(mine) / _total(theirs):.2f}"
+            self._ratios.append(["memory of all, idle", "dockerd with containerd", *shown, ratio, "", ""])
 
     async def _one_client(self, sides: Sequence[Contender]) -> None:
         say("attaching, one client")
         came = await self._turns(sides, self._size.rounds, lambda side: one_client(side, plain(0), self._pairs(side)))
-        for name, turns in came.items():
-            if name == OURS:
-                continue
-            aim = {DOCKERD: aims.at_most(0.25), FLOOR: aims.at_most(4)}.get(name)
-            self._ratios.append(_p50("attach, one client, p50", name, came[OURS], turns, aim))
+        limits = {DOCKERD: aims.at_most(0.25), FLOOR: aims.at_most(4)}
+        self._compare("attach, one client, p50", came, P50, "ms", limits)
+        if OURS not in came:
+            return
         tails = Ratio([percentile(some, 0.99) / percentile(some, 0.5) for some in _parts(came[OURS])])
         self._own.append(["attach, one client, p99 : p50", str(tails), *aims.judged(tails.median, aims.at_most(3))])
         self._tell("one client", came)
@@ -198,21 +188,14 @@ class Measurement:
         came = await self._turns(
             sides, self._size.rounds, lambda side: one_client(side, PUBLISHED, self._pairs(side))
         )
-        for name, turns in came.items():
-            if name != OURS:
-                self._ratios.append(_p50("attach with a published port, p50", name, came[OURS], turns))
+        self._compare("attach with a published port, p50", came, P50, "ms")
         self._tell("one client, a published port", came)
 
     async def _clients(self, sides: Sequence[Contender]) -> None:
         say(f"attaching, {LANES} clients")
         came = await self._turns(sides, self._size.rounds, lambda side: clients(side, self._size.seconds))
-        mine = [turn.rate for turn in came[OURS]]
-        for name, turns in came.items():
-            if name != OURS:
-                work = f"attach + detach, {LANES} clients, pairs a second"
-                self._ratios.append(
-                    aims.row(work, _called(name), mine, [turn.rate for turn in turns], "/s", RATE_AIMS[name])
-                )
+        work = f"attach + detach, {LANES} clients, pairs a second"
+        self._compare(work, came, lambda turn: turn.rate, "/s", RATE_AIMS)
         self._tell(f"{LANES} clients", came)
 
     def _pairs(self, side: Contender) -> int:
@@ -228,14 +211,8 @@ class Measurement:
 
         sides: list[Cnm | Dockerd] = [ours, daemon]
         came = await self._turns(sides, self._size.rounds, turn)
-        if DOCKERD not in came:
-            return
-        for part, work in enumerate(("network create, p50", "network delete, p50")):
-            mine, theirs = (
-                [statistics.median(took[part] for took in turns) for turns in (came[OURS], came[DOCKERD])[number]]
-                for number in (0, 1)
-            )
-            self._ratios.append(aims.row(work, DOCKERD, mine, theirs, "ms"))
+        self._compare("network create, p50", came, lambda took: statistics.median(made for made, _ in took), "ms")
+        self._compare("network delete, p50", came, lambda took: statistics.median(gone for _, gone in took), "ms")
 
     async def _dns(self, sides: Sequence[Contender]) -> None:
         """Ask for the names of who is present, everywhere the same ones."""
@@ -250,7 +227,8 @@ class Measurement:
         servers = []
         for side in answering:
             namespace = await side.room.run(side.inside())
-            servers.append(names.Server(side.name, namespace, SERVERS[side.name]))
+            called = "aardvark-dns" if isinstance(side, Netavark) else side.name
+            servers.append(names.Server(called, namespace, SERVERS[side.name]))
             try:
                 names.await_answer(servers[-1], asked[0])
             except Refused as refused:
@@ -270,11 +248,8 @@ class Measurement:
                 return names.many(server, asked, self._size.dns_seconds, in_flight, dnsperf)
 
             came = await self._turns(servers, self._size.dns_rounds, turn)
-            for name, rates in came.items():
-                if name != OURS:
-                    work = f"names of the network, {in_flight} in flight, answers a second"
-                    against = {"netavark": "aardvark-dns"}.get(name, name)
-                    self._ratios.append(aims.row(work, against, came[OURS], rates, "/s"))
+            work = f"names of the network, {in_flight} in flight, answers a second"
+            self._compare(work, came, lambda rate: rate, "/s")
         if dnsmasq is not None:
             await dnsmasq.room.run(dnsmasq.end())
 
@@ -299,6 +274,20 @@ class Measurement:
                 shown = [f"{statistics.median(values):.1f}" for values in (thin, thick)]
                 self._growth.append([_called(found[0].name), *shown, str(ratio), *aims.judged(ratio.median, aim)])
             await other.room.run(other.end())
+
+    def _compare(
+        self,
+        work: str,
+        came: dict[str, list[Came]],
+        value: Callable[[Came], float],
+        unit: str,
+        limits: Mapping[str, Aim] = MappingProxyType({}),
+    ) -> None:
+        """Note CNM beside each other one."""
+        for name, turns in came.items():
+            if name != OURS and OURS in came:
+                mine, theirs = ([value(turn) for turn in each] for each in (came[OURS], turns))
+                self._ratios.append(aims.row(work, _called(name), mine, theirs, unit, limits.get(name)))
 
     def _tell(self, how: str, came: dict[str, list[Pairs]]) -> None:
         """Note what each did in its turns, all of them together."""
@@ -357,10 +346,6 @@ class Measurement:
 def say(line: str) -> None:
     """Tell how far it is; the page goes elsewhere."""
     print(f"==> {line}", file=sys.stderr, flush=True)
-
-
-def _p50(work: str, name: str, ours: Sequence[Pairs], theirs: Sequence[Pairs], aim: Aim | None = None) -> list[str]:
-    return aims.row(work, _called(name), [turn.p50 for turn in ours], [turn.p50 for turn in theirs], "ms", aim)
 
 
 def _called(name: str) -> str:
