@@ -84,9 +84,12 @@ class Measurement:
 
     @property
     def versions(self) -> list[list[str]]:
-        """The Debian packages of each peer, with their versions."""
+        """The Debian packages of each peer, with their versions; libraries go without saying."""
         return [
-            [name, ", ".join(f"{package} {version}" for package, version in peer.versions.items())]
+            [
+                name,
+                ", ".join(f"{package} {known}" for package, known in peer.versions.items() if package[:3] != "lib"),
+            ]
             for name, peer in self._peers.items()
         ]
 

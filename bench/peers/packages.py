@@ -64,10 +64,6 @@ class Peer:
         """The version of each Debian package in it, as it was unpacked."""
         return dict(line.split() for line in (self.folder / VERSIONS).read_text().splitlines())
 
-    def version(self, *packages: str) -> str:
-        """Say those packages with their versions."""
-        return ", ".join(f"{package} {self.versions[package]}" for package in packages)
-
 
 def home() -> Path:
     """Return the folder of all peers: ``CNM_PEERS``, or one in the user's cache."""

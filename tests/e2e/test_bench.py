@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,24 +16,28 @@ from bench.peers.room import Refused
 from bench.peers.turns import in_turn
 
 ROOT = Path(__file__).parent.parent.parent
-TOOLS = ("unshare", "setpriv", "nsenter", "sysctl", "ip", "nft")
 WITHIN_S = 170
+COMMAND = (sys.executable, "-m", "bench.peers", "--trial", "--offline")
+
+
+def environment():
+    return {name: value for name, value in os.environ.items() if not name.startswith("CNM_") or name == "CNM_PEERS"}
 
 
 @pytest.mark.timeout(WITHIN_S + 10)
 def test_cnm_is_measured_beside_the_peers_that_are_there_and_nothing_is_left(tmp_path):
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing or os.geteuid():
-        message = f"needs root and {', '.join(missing) or 'nothing else'}"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     there = {name for name in packages.PACKAGES if (packages.home() / name / packages.VERSIONS).exists()}
     before = left_behind()
     page = tmp_path / "peers.md"
     ended = subprocess.run(
-        [sys.executable, "-m", "bench.peers", "--trial", "--offline", f"--page={page}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=WITHIN_S, check=False,
-        env={name: value for name, value in os.environ.items() if not name.startswith("CNM_") or name == "CNM_PEERS"},
-    )  # fmt: skip
+        [*COMMAND, f"--page={page}"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text().splitlines() if "|" in line]
     told = {row[0] for row in rows}
@@ -43,6 +48,46 @@ def test_cnm_is_measured_beside_the_peers_that_are_there_and_nothing_is_left(tmp
     if "dockerd" in there:
         assert ["attach, one client, p50", "dockerd"] in [row[:2] for row in rows]
     assert left_behind() <= before
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
+def test_what_it_started_ends_with_it(tmp_path, wait_until, how):
+    before = left_behind()
+    page = tmp_path / "peers.md"
+    command = [*COMMAND, "--only=", f"--page={page}"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL) as running:
+        try:
+            # The first program of the installation, in a folder that is the run's own.
+            started = wait_until(lambda: [*new_folders(before, "cnm/run/pids/*.pid")], patience_s=40)
+            folder = str(started[0])
+            assert wait_until(lambda: of_folder(folder)), "there is somebody to end"
+        finally:
+            running.send_signal(how)
+        running.wait(20)
+    wait_until(lambda: not of_folder(folder), patience_s=20)
+    if how == signal.SIGTERM:
+        assert left_behind() <= before
+    else:
+        shutil.rmtree(folder)  # who is killed cannot tidy up
+    assert not page.exists()
+
+
+def new_folders(before, pattern):
+    for folder in left_behind() - before:
+        if any(folder.glob(pattern)):
+            yield folder
+
+
+def of_folder(folder):
+    """Return the processes whose files are there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if folder.encode() in (process / "environ").read_bytes():
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
 
 
 def left_behind():
