@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ noisy: compare by ratio. A newer release of a peer may be quicker than the one t
 
 CNM is asked through NATS, dockerd by `connect` and `disconnect` of a running container through its HTTP API, a kept connection
 a client. Netavark and the CNI plugins are a process a call, over a namespace that is there already, without what an
-engine adds. Each has a network namespace of its own. One question at a time is asked by a loop in Python, several at once by
+engine adds. A published port is one of both families with CNM and dockerd, of IPv4 with the others. Each has a network namespace of its own. One question at a time is asked by a loop in Python, several at once by
 dnsperf. All share the processors, whoever asks included."""  # noqa: E501 - a line of the page
 
 
@@ -121,8 +120,6 @@ def _shield() -> None:
     work.mkdir()
     options = f"lowerdir=/etc,upperdir={upper},workdir={work}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, "/etc"], check=True)
-    if shutil.which("sysctl") is None:
-        raise SystemExit("bench.peers: sysctl is missing, apt-get install procps")
 
 
 if __name__ == "__main__":
