@@ -307,7 +307,8 @@ def test_foreground_says_ready_and_shows_what_workers_say(installation: Installa
         process.kill()
         process.wait()
     assert (process.returncode, rest) == (0, "")
-    assert f"cnm-ipam | cnm-ipam serves unix://{installation.settings.redis_socket}" in errors.splitlines()
+    said = [(line["service"], line["event"]) for line in map(json.loads, errors.splitlines())]
+    assert ("cnm-ipam", f"cnm-ipam serves unix://{installation.settings.redis_socket}") in said
 
 
 async def test_servers_of_the_environment_are_used(running: Installation) -> None:

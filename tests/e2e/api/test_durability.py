@@ -252,7 +252,7 @@ def test_what_is_acknowledged_survives_redis_and_a_torn_end_of_its_file(installe
         size = file.stat().st_size
         os.truncate(file, size + 4096)  # zeros: a length that reached the disk before what it is of
         installation.up()
-        assert f"redis: cut 4096 bytes off {file}, which ends in what is no command" in installation.log()
+        assert f"cut 4096 bytes off {file}, which ends in what is no command" in installation.log()
         with api_of(installation) as again:
             assert again.lists() == lists
             agree(again)

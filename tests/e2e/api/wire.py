@@ -31,7 +31,8 @@ SCRIPTS = {
         "keep reply": redis_replies._KEEP,
     }.items()
 }
-COMMAND = re.compile(rb"cnm\.v1\.(?:on\.[^.]+\.)?((?:ipam|bridge|sandbox|ports|names)\..+)")
+COMMAND = re.compile(rb"cnm\.v1\.(?:on\.[^.]+\.)?((?:ipam|bridge|sandbox|ports|names)\.(?!lease\.list).+)")
+"""What keeps IPAM's books asks for leases whenever it likes, and is no step."""
 SERVES = {"bridge": "driver-bridge", "ports": "port-mapper", "names": "resolver"}
 
 

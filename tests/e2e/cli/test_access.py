@@ -222,7 +222,7 @@ def test_who_is_not_let_in_is_told_so_and_nothing_runs_on(stopped_installation, 
         "CNM_NATS_URL": f"nats://cnm:{nats}@127.0.0.1:{PORT}",
         "CNM_REDIS_URL": f"redis://:{redis}@127.0.0.1:{PORT + 10}",
     }
-    done = stopped_installation.cnm("up", "--timeout", "6", **urls)
+    done = stopped_installation.cnm("up", "--timeout", "12", **urls)
     assert done.returncode != 0
     assert list((stopped_installation.run_dir / "pids").iterdir()) == []
     for word in words:

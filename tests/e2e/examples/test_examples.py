@@ -85,11 +85,11 @@ def test_example_does_what_it_says_and_leaves_nothing(installation, path, name):
     assert done.returncode == 0, done.stdout + done.stderr
     *said, refused = [line for line in done.stdout.splitlines() if not line.startswith("event ")]
     subnet = said[0].split()[2]
-    part = subnet.rpartition(".")[0]
+    part, length = subnet.rpartition(".")[0], subnet.rpartition("/")[2]
     assert said == [
         f"network example {subnet}",
-        f"attached server {part}.2/16",
-        f"attached client {part}.3/16",
+        f"attached server {part}.2/{length}",
+        f"attached client {part}.3/{length}",
         f"client finds server at {part}.2",
         "published http://127.0.0.1:8080/ answers 200",
     ]
