@@ -29,7 +29,7 @@ NOT_YET = [["memory with `cnm up --single-process`", "there is no such option ye
 P50 = attrgetter("p50")
 TAIL_OF = 200
 """A 99th percentile is taken of so many attaches, or of all when there are fewer."""
-SERVERS = {OURS: "127.0.0.11", DOCKERD: "127.0.0.11", "netavark": "172.30.0.1", "dnsmasq": names.Dnsmasq.address}
+SERVERS = {OURS: "127.0.0.11", DOCKERD: "127.0.0.11", Netavark.name: "172.30.0.1"}
 SHOWN = {FLOOR: f"{FLOOR}: one raw netlink batch", "netavark": "netavark with aardvark-dns"}
 RATE_AIMS = {DOCKERD: aims.at_least(8), "netavark": aims.at_least(4), "CNI bridge": aims.at_least(4)}
 
@@ -221,22 +221,26 @@ class Measurement:
         """Ask for the names of who is present, everywhere the same ones."""
         say("asking for names")
         asked = [f"c{number}" for number in range(self._size.present)]
-        answering: list[names.Names] = [side for side in sides if isinstance(side, Cnm | Dockerd | Netavark)]
         dnsmasq = None
         if "dnsmasq" in self._peers:
             dnsmasq = names.Dnsmasq(self._folder / "dnsmasq", self._peers["dnsmasq"], asked)
-            await dnsmasq.room.run(dnsmasq.start())
-            answering.append(dnsmasq)
         servers = []
-        for side in answering:
+        for side in sides:
+            if not isinstance(side, Cnm | Dockerd | Netavark):
+                continue
             namespace = await side.room.run(side.inside())
             called = "aardvark-dns" if isinstance(side, Netavark) else side.name
             servers.append(names.Server(called, namespace, SERVERS[side.name]))
             try:
+                # With a change of the network aardvark-dns reads its names again, should it have missed some.
+                await one_client(side, plain(0), 1)
                 names.await_answer(servers[-1], asked[0])
             except Refused as refused:
-                self._failures.append([side.name, str(refused)])
+                self._failures.append([called, str(refused)])
                 servers.pop()
+        if dnsmasq is not None:
+            await dnsmasq.room.run(dnsmasq.start())
+            servers.append(dnsmasq.server())
         dnsperf = self._peers.get("dnsperf")
         for in_flight in self._size.in_flight:
             if in_flight > 1 and dnsperf is None and shutil.which("dnsperf") is None:

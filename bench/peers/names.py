@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from bench.peers.packages import Peer
 from bench.peers.room import Refused, Room
@@ -16,15 +15,6 @@ from cnm.kernel import netns
 
 READY_S = 10.0
 TIMEOUT_S = 5.0
-
-
-class Names(Protocol):
-    """Who answers."""
-
-    name: str
-    room: Room
-
-    async def inside(self) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -46,12 +36,13 @@ class Dnsmasq:
         folder.mkdir()
         self.room = Room(folder / "room")
         self._folder, self._peer = folder, peer
+        self._first = names[0]
         self._process: subprocess.Popen[bytes] | None = None
         lines = [f"172.30.0.{10 + number} {name}\n" for number, name in enumerate(names)]
         (folder / "hosts").write_text("".join(lines))
 
     async def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it."""
         self._process = subprocess.Popen(
             [
                 self._peer.program("dnsmasq"), "--keep-in-foreground", "--no-resolv", "--no-hosts", "--user=root",
@@ -61,8 +52,11 @@ class Dnsmasq:
             env=self._peer.environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-    async def inside(self) -> Path:
-        return self.room.path
+    def server(self) -> "Server":
+        """Return where it answers; raise ``Refused`` when it does not."""
+        found = Server(self.name, self.room.path, self.address)
+        await_answer(found, self._first)
+        return found
 
     async def end(self) -> None:
         if self._process is not None:
