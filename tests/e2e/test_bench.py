@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,25 +19,30 @@ WITHIN_S = 170
 COMMAND = (sys.executable, "-m", "bench.peers", "--trial", "--offline")
 
 
-def environment():
-    return {name: value for name, value in os.environ.items() if not name.startswith("CNM_") or name == "CNM_PEERS"}
+@pytest.fixture
+def folder():
+    """Have a folder whose name is short, for sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="cnm-t-") as made:
+        yield Path(made)
+
+
+def environment(folder):
+    """Have its files where nobody else's are."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CNM_") or name == "CNM_PEERS"}
+    return {**kept, "TMPDIR": str(folder)}
 
 
 @pytest.mark.timeout(WITHIN_S + 10)
-def test_cnm_is_measured_beside_the_peers_that_are_there_and_nothing_is_left(tmp_path):
+def test_cnm_is_measured_beside_the_peers_that_are_there_and_nothing_is_left(folder):
     there = {name for name in packages.PACKAGES if (packages.home() / name / packages.VERSIONS).exists()}
-    before = left_behind()
-    page = tmp_path / "peers.md"
-    ended = subprocess.run(
-        [*COMMAND, f"--page={page}"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=WITHIN_S,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    page = folder / "peers.md"
+    command = [*COMMAND, f"--page={page}"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(folder), stderr=subprocess.PIPE, text=True) as running:
+        try:
+            _, said = running.communicate(timeout=WITHIN_S)
+        finally:
+            running.terminate()
+    assert running.returncode == 0, said
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text().splitlines() if "|" in line]
     told = {row[0] for row in rows}
     assert {"attach, one client, p50", "start of `cnm up` to ready, s", "8 clients", "CNM"} <= told
@@ -47,35 +51,25 @@ def test_cnm_is_measured_beside_the_peers_that_are_there_and_nothing_is_left(tmp
         assert any(row[0] == name and "nothing is to be fetched" in row[1] for row in rows)
     if "dockerd" in there:
         assert ["attach, one client, p50", "dockerd"] in [row[:2] for row in rows]
-    assert left_behind() <= before
+    assert not left_behind(folder, running.pid)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
-def test_what_it_started_ends_with_it(tmp_path, wait_until, how):
-    before = left_behind()
-    page = tmp_path / "peers.md"
+def test_what_it_started_ends_with_it(folder, wait_until, how):
+    page = folder / "peers.md"
     command = [*COMMAND, "--only=", f"--page={page}"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL) as running:
+    with subprocess.Popen(command, cwd=ROOT, env=environment(folder), stderr=subprocess.DEVNULL) as running:
         try:
-            # The first program of the installation, in a folder that is the run's own.
-            started = wait_until(lambda: [*new_folders(before, "cnm/run/pids/*.pid")], patience_s=40)
-            folder = str(started[0])
-            assert wait_until(lambda: of_folder(folder)), "there is somebody to end"
+            # The first program of the installation has started.
+            wait_until(lambda: [*folder.glob("cnm-peers-*/cnm/run/pids/*.pid")], patience_s=40)
+            assert of_folder(folder), "there is somebody to end"
         finally:
             running.send_signal(how)
         running.wait(20)
     wait_until(lambda: not of_folder(folder), patience_s=20)
-    if how == signal.SIGTERM:
-        assert left_behind() <= before
-    else:
-        shutil.rmtree(folder)  # who is killed cannot tidy up
+    if how == signal.SIGTERM:  # who is killed cannot tidy up
+        assert not left_behind(folder, running.pid)
     assert not page.exists()
-
-
-def new_folders(before, pattern):
-    for folder in left_behind() - before:
-        if any(folder.glob(pattern)):
-            yield folder
 
 
 def of_folder(folder):
@@ -83,16 +77,16 @@ def of_folder(folder):
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if folder.encode() in (process / "environ").read_bytes():
+            if f"{folder}/cnm-peers-".encode() in (process / "environ").read_bytes():
                 found.append(process.name)
         except OSError:
             continue
     return found
 
 
-def left_behind():
-    """Return the control groups and folders of such runs."""
-    return {*Path("/sys/fs/cgroup").glob("**/cnm-peers-*"), *Path(tempfile.gettempdir()).glob("cnm-peers-*")}
+def left_behind(folder, pid):
+    """Return the control groups and folders of a run."""
+    return {*Path("/sys/fs/cgroup").glob(f"**/cnm-peers-{pid}"), *folder.glob("cnm-peers-*")}
 
 
 class Side:
