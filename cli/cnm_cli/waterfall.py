@@ -1,9 +1,9 @@
 """Draws a trace: who did what, when, and how long it took."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from cnm.spans import SpanRecord
+from cnm.spans import SpanRecord, by_tree
 
 BAR = 24
 """The width of the bar that shows a span's place in the whole."""
@@ -27,7 +27,8 @@ def waterfall(spans: Sequence[SpanRecord], *, steps: bool = True) -> str:
         f"trace {spans[0].trace_id}, {_moment(first)}",
         f"{'service':{width}}  {'span':{NAME}} {'at ms':>8} {'ms':>8}",
     ]
-    for span, indent in _in_order(spans):
+    for span, depth in by_tree(spans):
+        indent = "  " * depth
         name = _cut(f"{indent}{span.name}", NAME)
         at_ms, took_ms = (span.start_ns - first) / 1e6, (span.end_ns - span.start_ns) / 1e6
         failed = f"  {span.attributes.get('error.type', 'failed')}: {span.error}" if span.error else ""
@@ -37,23 +38,6 @@ def waterfall(spans: Sequence[SpanRecord], *, steps: bool = True) -> str:
             blank = " " * (width + 2 + len(indent) + 2)
             lines += [f"{blank}{step}" for step in _steps(span)]
     return "\n".join(lines)
-
-
-def _in_order(spans: Sequence[SpanRecord]) -> Iterator[tuple[SpanRecord, str]]:
-    """Yield each span after its parent, siblings as they began, with what indents it."""
-    known = {span.span_id for span in spans}
-    below: dict[str | None, list[SpanRecord]] = {}
-    for span in sorted(spans, key=lambda span: (span.start_ns, span.span_id)):
-        below.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
-    yield from _walk(below, None, 0)
-
-
-def _walk(
-    below: Mapping[str | None, Sequence[SpanRecord]], parent: str | None, depth: int
-) -> Iterator[tuple[SpanRecord, str]]:
-    for span in below.get(parent, ()):
-        yield span, "  " * depth
-        yield from _walk(below, span.span_id, depth + 1)
 
 
 def _moment(nanoseconds: int) -> str:

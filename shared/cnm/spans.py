@@ -1,5 +1,7 @@
 """Finished spans as messages: what the ``nats`` exporter sends, and what is read back from the store of spans."""
 
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
 SPANS_SUBJECT = "cnm.v1.telemetry.spans"
@@ -53,6 +55,23 @@ def decode_spans(body: bytes) -> list[SpanRecord]:
         msgspec.DecodeError: it is none.
     """
     return _decoder.decode(body)
+
+
+def by_tree(spans: Iterable[SpanRecord]) -> Iterator[tuple[SpanRecord, int]]:
+    """Yield each span after its parent, siblings as they began, with how deep it stands.
+
+    One whose parent is not among them stands at the edge.
+    """
+    below: dict[str | None, list[SpanRecord]] = {}
+    latest_first = sorted(spans, key=lambda span: (span.start_ns, span.span_id), reverse=True)
+    known = {span.span_id for span in latest_first}
+    for span in latest_first:
+        below.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
+    waiting = [(span, 0) for span in below.pop(None, ())]
+    while waiting:
+        span, depth = waiting.pop()
+        yield span, depth
+        waiting += [(each, depth + 1) for each in below.pop(span.span_id, ())]
 
 
 _decoder = msgspec.json.Decoder(list[SpanRecord])

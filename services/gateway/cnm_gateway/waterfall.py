@@ -1,11 +1,11 @@
 """A trace as a waterfall: its spans in the order of the tree, each with its place in time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
-from cnm.spans import SpanRecord
+from cnm.spans import SpanRecord, by_tree
 
 STEP_TEXT = "cnm.step"
 MOST_STEPS = 50
@@ -47,7 +47,7 @@ def waterfall(spans: Sequence[SpanRecord], *, about: str | None = None) -> Water
     """Lay out the spans of one trace, of which there is at least one."""
     first = min(span.start_ns for span in spans)
     last = max(span.end_ns for span in spans)
-    bars = [_bar(span, depth, first) for span, depth in _in_order(spans)]
+    bars = [_bar(span, depth, first) for span, depth in by_tree(spans)]
     return Waterfall(
         trace_id=spans[0].trace_id,
         operation=_operation(bars[0].name),
@@ -84,20 +84,3 @@ def _operation(name: str) -> str:
 
 def _ms(ns: int) -> float:
     return round(ns / 1e6, 3)
-
-
-def _in_order(spans: Sequence[SpanRecord]) -> Iterator[tuple[SpanRecord, int]]:
-    """Yield each span after its parent, siblings as they began; one whose parent is not there stands at the edge."""
-    known = {span.span_id for span in spans}
-    below: dict[str | None, list[SpanRecord]] = {}
-    for span in sorted(spans, key=lambda span: (span.start_ns, span.span_id)):
-        below.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
-    yield from _walk(below, None, 0)
-
-
-def _walk(
-    below: Mapping[str | None, Sequence[SpanRecord]], parent: str | None, depth: int
-) -> Iterator[tuple[SpanRecord, int]]:
-    for span in below.get(parent, ()):
-        yield span, depth
-        yield from _walk(below, span.span_id, depth + 1)
