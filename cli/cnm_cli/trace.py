@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 LOOK_S = 0.1
 LATE_S = 1.0
 """So long it waits for spans that its workers have not told yet."""
-VERBS = {
-    "attach": ("sandbox.connect", "endpoint.join"),
-    "detach": ("sandbox.disconnect", "endpoint.leave"),
-}
 HOW = "workers keep spans when OTEL_TRACES_EXPORTER lists nats, the last 32 MB or six hours of them"
 
 
@@ -85,8 +81,10 @@ async def _find(client: "Client", trace: str | None, last: str | None, count: in
     import time
 
     from cnm.nats_spans import SpanStore
+    from cnm.spans import ATTACH, DETACH
     from cnm_cli.spans import is_complete
 
+    verbs = {"attach": ATTACH, "detach": DETACH}.get(last or "", (last,) if last else ())
     store = SpanStore(client.connection)
     until = time.monotonic() + LATE_S
     while True:
@@ -94,7 +92,7 @@ async def _find(client: "Client", trace: str | None, last: str | None, count: in
             spans = await store.trace(trace.lower())
             found = [spans] if spans else []
         else:
-            found = await store.last(VERBS.get(last or "", (last,) if last else ()), limit=count)
+            found = await store.last(verbs, limit=count)
         if time.monotonic() > until or (found and all(map(is_complete, found))):
             return found
         await asyncio.sleep(LOOK_S)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from cnm.spans import SpanRecord, by_tree
+from cnm.spans import STEP_TEXT, SpanRecord, by_tree
 
 BAR = 24
 """The width of the bar that shows a span's place in the whole."""
@@ -52,7 +52,7 @@ def _bar(span: SpanRecord, first: int, whole_ns: int) -> str:
 
 
 def _steps(span: SpanRecord) -> list[str]:
-    found = [str(event.attributes.get("cnm.step", event.name)) for event in span.events]
+    found = [str(event.attributes.get(STEP_TEXT, event.name)) for event in span.events]
     shown = [f"· {_cut(step, STEP)}" for step in found[:STEPS_SHOWN]]
     return shown + ([f"· and {len(found) - STEPS_SHOWN} more"] if len(found) > STEPS_SHOWN else [])
 

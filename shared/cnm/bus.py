@@ -23,7 +23,6 @@ UNDO_SHARE, UNDO_MOST_S = 0.1, 0.5
 """Work ends so much before its deadline, so that it is undone, and the caller told, in time."""
 MAX_DEADLINE_MS = 600_000
 
-TRACEPARENT = "traceparent"
 TRACE_ID = "Cnm-Trace-Id"
 """Of a refusal: the trace in which it was refused."""
 REQUEST_ID = "Cnm-Request-Id"

@@ -49,10 +49,20 @@ class SpanSender:
         elif self._waiting and await self._ensured():
             while self._waiting:
                 count = min(PER_MESSAGE, len(self._waiting))
-                body = encode_spans([self._waiting.popleft() for _ in range(count)])
-                if len(body) < self._client.max_payload:
-                    with contextlib.suppress(NatsError, OSError):
-                        await self._client.publish(self._subject, body)
+                await self._send([self._waiting.popleft() for _ in range(count)])
+
+    async def _send(self, spans: list[SpanRecord]) -> None:
+        """Send spans in as many messages as NATS wants for them."""
+        body = encode_spans(spans)
+        if len(body) <= self._client.max_payload:
+            with contextlib.suppress(NatsError, OSError):
+                await self._client.publish(self._subject, body)
+        elif len(spans) > 1:
+            half = len(spans) // 2
+            await self._send(spans[:half])
+            await self._send(spans[half:])
+        else:
+            log.debug("span.too_large", name=spans[0].name, bytes=len(body), limit=self._client.max_payload)
 
     async def _ensured(self) -> bool:
         if not self._made:

@@ -37,12 +37,10 @@ from opentelemetry.trace import (
 
 from cnm.otel_environment import GRPC, otlp_protocol
 from cnm.otel_resource import SCOPE, resource_of
-from cnm.spans import SpanEvent, SpanLink, SpanRecord, Value
+from cnm.spans import STEP, STEP_TEXT, SpanEvent, SpanLink, SpanRecord, Value
 from cnm.telemetry import Attributes
 from cnm.trace import SAMPLED, UNSAMPLED, Trace, _trace, new_trace
 
-STEP = "step"
-STEP_TEXT = "cnm.step"
 MOST_WAITING = 8192
 """More finished spans than these are dropped, the oldest first."""
 MOST_STEPS = 128

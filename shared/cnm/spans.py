@@ -6,6 +6,10 @@ import msgspec
 
 SPANS_SUBJECT = "cnm.v1.telemetry.spans"
 """Followed by the name of the worker that sends."""
+STEP, STEP_TEXT = "step", "cnm.step"
+"""The event that a step of a plan is, and the attribute with its text."""
+ATTACH, DETACH = ("sandbox.connect", "endpoint.join"), ("sandbox.disconnect", "endpoint.leave")
+"""The verbs that attach an endpoint, and those that detach one."""
 
 Value = str | int | float | bool
 
@@ -49,12 +53,11 @@ def encode_spans(spans: list[SpanRecord]) -> bytes:
 
 
 def decode_spans(body: bytes) -> list[SpanRecord]:
-    """Decode the body of one message.
-
-    Raises:
-        msgspec.DecodeError: it is none.
-    """
-    return _decoder.decode(body)
+    """Decode the body of one message; what a stranger may have sent there instead holds no spans."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.DecodeError:
+        return []
 
 
 def by_tree(spans: Iterable[SpanRecord]) -> Iterator[tuple[SpanRecord, int]]:

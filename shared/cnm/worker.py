@@ -156,8 +156,7 @@ async def _tell_spans(spans: SpanSender) -> None:
             await spans.send()
     finally:
         telemetry.flush()
-        with contextlib.suppress(Exception):  # a lost span must not end a worker, nor keep it from ending
-            await spans.send()
+        await spans.send()
 
 
 async def _send_metrics(scrape: Scrape, exporters: Sequence[str], node: str | None) -> None:

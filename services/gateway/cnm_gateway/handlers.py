@@ -8,12 +8,11 @@ from cnm.messages.endpoint import Endpoint, GetEndpoint
 from cnm.messages.network import GetNetwork, Network
 from cnm.messages.node import GetNode, Node
 from cnm.messages.sandbox import GetSandbox, Sandbox
+from cnm.spans import ATTACH
 from cnm_gateway.config import LIMITS
 from cnm_gateway.live import Live, State
 from cnm_gateway.ports import Spans
 from cnm_gateway.waterfall import Waterfall, waterfall
-
-ATTACHES = ("sandbox.connect", "endpoint.join")
 
 
 class Traces(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +36,7 @@ async def last_traces(limit: str | None, *, spans: Spans, live: Live) -> Traces:
     text = limit or "10"
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= LIMITS.traces:
         raise Invalid.at("limit", text, f"limit is {text!r}, it can be 1 to {LIMITS.traces}")
-    found = await spans.last(ATTACHES, limit=int(text))
+    found = await spans.last(ATTACH, limit=int(text))
     return Traces(traces=[waterfall(each, about=live.about(each[0].trace_id)) for each in found if each])
 
 

@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from cnm.spans import SpanRecord, by_tree
+from cnm.spans import STEP_TEXT, SpanRecord, by_tree
 
-STEP_TEXT = "cnm.step"
 MOST_STEPS = 50
 STEP_LENGTH = 300
 

@@ -36,14 +36,14 @@ async def client(line):
 def keep(client, wait_for):
     """Send spans the way that a worker does, one message each, and wait until the store has them."""
 
-    async def send(*spans):
+    async def send(*spans, before=0):
         sender = SpanSender(client, "cnm-test")
         for each in spans:
             sender.take([each])
             await sender.send()
 
         async def kept():
-            return (await client.jetstream().stream_info(STREAM)).state.last_seq == len(spans)
+            return (await client.jetstream().stream_info(STREAM)).state.last_seq == before + len(spans)
 
         await wait_for(kept)
 
@@ -150,3 +150,24 @@ async def test_store_is_made_again_when_its_server_lost_it(line, own_nats, wait_
             return await SpanStore(client).trace(f"{2:032x}")
 
     assert len(await wait_for(kept)) == 1
+
+
+async def test_what_is_too_much_for_a_message_of_this_server_goes_in_several(line, small_nats, wait_for):
+    client = await line(small_nats.url)
+    sender = SpanSender(client, "cnm-test")
+    large = span(7, "x" * 70_000, 999)
+    sender.take([*(span(7, "y" * 1000, number) for number in range(1, 100)), large])
+    await sender.send()
+
+    async def kept():
+        return len(await SpanStore(client).trace(f"{7:032x}")) == 99
+
+    await wait_for(kept)
+
+
+async def test_what_strangers_send_there_hides_no_span(client, keep):
+    await SpanStore(client).ensure()
+    await client.publish("cnm.v1.telemetry.spans.stranger", b'{"trace_id":"00')
+    await keep(span(7, "process cnm.v1.sandbox.connect", 1), before=1)
+    assert len(await SpanStore(client).last(["sandbox.connect"], limit=3)) == 1
+    assert len(await SpanStore(client).trace("0" * 8)) == 1
