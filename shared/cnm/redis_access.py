@@ -1,4 +1,4 @@
-"""Where Redis is: one server, or the one that sentinels name; who we are and whom we trust stands in the URL.
+"""How Redis is reached and asked: one server, or the one that sentinels name; who we are stands in the URL.
 
 ``redis://[user:password@]host:port/db``, ``rediss://`` with TLS (``?ssl_ca_certs=``, ``ssl_certfile=`` and
 ``ssl_keyfile=`` name files), ``unix:///path``, and ``redis+sentinel://[user:password@]host:port,host:port/name[/db]``
@@ -6,16 +6,19 @@
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import RedisError
 
-from cnm.errors import Invalid
+from cnm import telemetry
+from cnm.bus import waiting_for
+from cnm.errors import Invalid, Unavailable
 from cnm.nats_access import without_secrets
 
 VARIABLE = "CNM_REDIS_URL"
@@ -45,6 +48,23 @@ def open_redis(url: str, *, connections: int, timeout_s: float, retry: Retry, wa
     except ValueError as error:
         raise Invalid.at(VARIABLE, without_secrets(url), f"{VARIABLE}: {error}") from None
     return Redis.from_pool(pool)
+
+
+def database(command: str, script: str = "") -> AbstractContextManager[None]:
+    """Record a command to Redis, and the script that it runs, by the semantic conventions for databases."""
+    named = {"db.stored_procedure.name": script} if script else {}
+    about = {"db.system.name": "redis", "db.operation.name": command, **named}
+    return telemetry.detail(f"{command} {script}".strip(), "client", about)
+
+
+@asynccontextmanager
+async def translated(command: str = "", script: str = "") -> AsyncIterator[None]:
+    """Turn what redis-py raises into ``Unavailable``; a named command is a span of the trace that it is sent in."""
+    try:
+        with database(command, script) if command else nullcontext(), waiting_for("Redis"), cancellable():
+            yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise Unavailable(f"Redis cannot be reached: {error}") from error
 
 
 @contextmanager

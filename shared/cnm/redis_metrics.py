@@ -21,7 +21,7 @@ from cnm.metrics import (
     Sample,
     Source,
 )
-from cnm.redis_store import translated
+from cnm.redis_access import translated
 
 
 def sources(redis: Redis, outbox: str) -> Sequence[Source]:

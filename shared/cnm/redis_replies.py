@@ -2,7 +2,8 @@
 
 from redis.asyncio import Redis
 
-from cnm.redis_store import COUNTED, KEEP_REPLY, REQUESTS, translated
+from cnm.redis_access import translated
+from cnm.redis_store import COUNTED, KEEP_REPLY, REQUESTS
 from cnm.replies import MOST_KEPT
 
 _CLAIM = (

@@ -5,20 +5,15 @@ several kinds at once (docs/adr/0002). A document is a hash of ``b`` body, ``r``
 Every script may run twice, for redis-py sends a command again when the line broke before its answer.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import RedisError
 
-from cnm import telemetry
-from cnm.bus import waiting_for
-from cnm.errors import Unavailable
-from cnm.redis_access import cancellable, open_redis
+from cnm.redis_access import open_redis, translated
 from cnm.store import (
     Busy,
     Changes,
@@ -29,7 +24,6 @@ from cnm.store import (
     LeaseLost,
     Lookup,
     NameTaken,
-    OutgoingEvent,
     Snapshot,
     Stale,
 )
@@ -288,16 +282,6 @@ def connect(url: str) -> Redis:
     return open_redis(url, connections=MAX_CONNECTIONS, timeout_s=5.0, retry=retry)
 
 
-@asynccontextmanager
-async def translated(command: str = "", script: str = "") -> AsyncIterator[None]:
-    """Turn what redis-py raises into ``Unavailable``; a named command is a span of the trace that it is sent in."""
-    try:
-        with database(command, script) if command else nullcontext(), waiting_for("Redis"), cancellable():
-            yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise Unavailable(f"Redis cannot be reached: {error}") from error
-
-
 _SCRIPTS = {
     "find": _FIND,
     "list": _LIST,
@@ -308,13 +292,6 @@ _SCRIPTS = {
     "renew": _RENEW,
     "expired": _EXPIRED,
 }
-
-
-def database(command: str, script: str = "") -> AbstractContextManager[None]:
-    """Record a command to Redis, and the script that it runs, by the semantic conventions for databases."""
-    named = {"db.stored_procedure.name": script} if script else {}
-    about = {"db.system.name": "redis", "db.operation.name": command, **named}
-    return telemetry.detail(f"{command} {script}".strip(), "client", about)
 
 
 class RedisStore:
@@ -414,79 +391,6 @@ class RedisStore:
     async def _run(self, name: str, asked: Any, *more: bytes) -> Any:
         async with translated("EVALSHA", name):
             return await self._scripts[name](keys=[PREFIX], args=[msgspec.json.encode(asked), *more])
-
-
-_TAKE = """
-if #ARGV > 3 then redis.call('XDEL', KEYS[2], unpack(ARGV, 4)) end
-local leader = redis.call('GET', KEYS[1])
-if leader and leader ~= ARGV[1] then return false end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', ARGV[3])
-"""
-
-_RESIGN = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-"""
-
-
-class RedisOutbox:
-    """``Outbox`` on a Redis stream, and a key beside it that says who relays."""
-
-    def __init__(self, redis: Redis, key: str = OUTBOX) -> None:
-        self._redis = redis
-        self._key = key
-        self._seen = "0-0"
-        self._take = redis.register_script(_TAKE)
-        self._resign = redis.register_script(_RESIGN)
-
-    async def wait(self, timeout_s: float) -> None:
-        async with translated():
-            await self._redis.xread({self._key: self._seen}, count=1, block=max(1, round(timeout_s * 1000)))
-
-    async def take(
-        self, name: str, *, lease_ms: int, limit: int, dropped: Sequence[str] = ()
-    ) -> list[tuple[str, OutgoingEvent]] | None:
-        keys = [f"{self._key}:leader", self._key]
-        async with translated():
-            rows: Any = await self._take(keys=keys, args=[name, lease_ms, limit, *dropped])
-        return None if rows is None else self._events([(place, fields_of(flat)) for place, flat in rows])
-
-    async def resign(self, name: str) -> None:
-        async with translated():
-            await self._resign(keys=[f"{self._key}:leader"], args=[name])
-
-    async def read(self, limit: int) -> list[tuple[str, OutgoingEvent]]:
-        async with translated():
-            rows: Any = await self._redis.xrange(self._key, count=limit)
-        return self._events(rows)
-
-    def _events(self, rows: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[tuple[str, OutgoingEvent]]:
-        if rows:
-            self._seen = rows[-1][0].decode()
-        return [
-            (
-                position.decode(),
-                OutgoingEvent(
-                    id=fields[b"id"].decode(),
-                    subject=fields[b"subject"].decode(),
-                    body=fields[b"body"].decode(),
-                    traceparent=fields.get(b"traceparent", b"").decode(),
-                ),
-            )
-            for position, fields in rows
-        ]
-
-    async def drop(self, positions: Sequence[str]) -> None:
-        if not positions:
-            return
-        async with translated():
-            await self._redis.xdel(self._key, *positions)
-
-
-def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Pair the names and values of a stream's entry, which a script returns in one row."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _put(document: Document) -> dict[str, Any]:

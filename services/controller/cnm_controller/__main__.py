@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from cnm import nats_metrics, redis_metrics, redis_store
+from cnm.redis_outbox import RedisOutbox
 from cnm.redis_replies import RedisReplies
 from cnm.relay import Relay
 from cnm.worker import Service, Worker, run
@@ -24,7 +25,7 @@ async def controller(worker: Worker) -> AsyncIterator[Service]:
     """Make the controller's service."""
     async with redis_store.connect(worker.settings.redis_url) as redis:
         store = redis_store.RedisStore(redis)
-        relay = Relay(redis_store.RedisOutbox(redis), worker.bus.publish_event)
+        relay = Relay(RedisOutbox(redis, redis_store.OUTBOX), worker.bus.publish_event)
         sagas = Sagas(store, worker.bus)
         parts = Controller(
             ledger=Ledger(store),
@@ -37,7 +38,7 @@ async def controller(worker: Worker) -> AsyncIterator[Service]:
         for task in (relay.run(), sagas.keep_leases(), sagas.recover()):
             worker.tasks.create_task(task)
         await found(sagas)
-        lost = Losses(store, redis_store.RedisOutbox(redis), worker.bus.recall, sagas)
+        lost = Losses(store, RedisOutbox(redis, redis_store.OUTBOX), worker.bus.recall, sagas)
         for task in (bookkeeping.keep(parts), bookkeeping.keep_replaying(parts), lost.watch()):
             worker.tasks.create_task(task)
         most = worker.settings.metrics_objects

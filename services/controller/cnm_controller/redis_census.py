@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from cnm.redis_store import PREFIX, translated
+from cnm.redis_access import translated
+from cnm.redis_store import PREFIX
 from cnm_controller.ports import Census
 
 

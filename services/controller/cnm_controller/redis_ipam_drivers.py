@@ -6,7 +6,8 @@ import msgspec
 from redis.asyncio import Redis
 
 from cnm.messages.message import decode_trusted, encode
-from cnm.redis_store import PREFIX, translated
+from cnm.redis_access import translated
+from cnm.redis_store import PREFIX
 from cnm_controller.ports import IpamDriver
 
 DRIVERS = PREFIX + "ipam-drivers"

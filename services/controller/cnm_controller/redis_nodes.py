@@ -8,7 +8,8 @@ from redis.asyncio import Redis
 
 from cnm.messages.message import decode_trusted, encode, to_builtins
 from cnm.messages.node import Heartbeat, NodeWorker
-from cnm.redis_store import OUTBOX, PREFIX, translated
+from cnm.redis_access import translated
+from cnm.redis_store import OUTBOX, PREFIX
 from cnm.store import OutgoingEvent
 from cnm_controller.ports import NodeState
 

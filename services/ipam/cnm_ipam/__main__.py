@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from cnm import redis_metrics, redis_store
+from cnm.redis_outbox import RedisOutbox
 from cnm.redis_replies import RedisReplies
 from cnm.relay import Relay
 from cnm.worker import Service, Worker, run
@@ -20,7 +21,7 @@ async def ipam(worker: Worker) -> AsyncIterator[Service]:
     settings = config.from_environment(os.environ, machine_id=config.read_machine_id(), node=worker.settings.node)
     async with redis_store.connect(url) as redis, service(url, settings) as (routes, pools):
         await worker.bus.ensure_stream()
-        relay = Relay(redis_store.RedisOutbox(redis, OUTBOX), worker.bus.publish_event)
+        relay = Relay(RedisOutbox(redis, OUTBOX), worker.bus.publish_event)
         worker.tasks.create_task(relay.run())
         sources = [
             metrics.source(pools, worker.settings.metrics_objects),

@@ -28,8 +28,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from cnm.bus import current_call, waiting_for, written
 from cnm.errors import Unavailable
 from cnm.messages.message import decode_trusted
-from cnm.redis_access import cancellable, open_redis
-from cnm.redis_store import database
+from cnm.redis_access import cancellable, database, open_redis
 from cnm.trace import present_parent
 from cnm_ipam.answers import Answer
 from cnm_ipam.script import SCRIPT

@@ -12,7 +12,7 @@ from cnm.bus import Call, set_current_call
 from cnm.errors import Conflict, Exhausted, Forbidden, Invalid, NotFound, Unavailable
 from cnm.messages.ipam import IPAM_COMMANDS, PoolWanted
 from cnm.messages.message import event_subject
-from cnm.redis_store import RedisOutbox
+from cnm.redis_outbox import RedisOutbox
 from cnm_ipam.config import Settings
 from cnm_ipam.predefined import Base, Predefined
 from cnm_ipam.redis_script import OUTBOX, connect

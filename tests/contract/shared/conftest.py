@@ -1,7 +1,8 @@
 import pytest
 
+from cnm.redis_outbox import RedisOutbox
 from cnm.redis_replies import RedisReplies
-from cnm.redis_store import OUTBOX, RedisOutbox, RedisStore
+from cnm.redis_store import OUTBOX, RedisStore
 from cnm.testing import ManualClock, MemoryReplies, MemoryStore
 
 
@@ -31,7 +32,7 @@ class RealSide:
     def __init__(self, redis, wait_for):
         self.redis = redis
         self.store = RedisStore(redis)
-        self.outbox = RedisOutbox(redis)
+        self.outbox = RedisOutbox(redis, OUTBOX)
         self.replies = RedisReplies(redis)
         self._wait_for = wait_for
 

@@ -6,8 +6,9 @@ import pytest
 
 from cnm import redis_store
 from cnm.errors import Unavailable
+from cnm.redis_outbox import RedisOutbox
 from cnm.redis_replies import RedisReplies
-from cnm.redis_store import RedisOutbox, RedisStore
+from cnm.redis_store import OUTBOX, RedisStore
 from cnm.store import Changes, Claims, Document, Entry
 
 
@@ -21,7 +22,7 @@ def document(id):
 
 async def test_store_that_is_away_is_unavailable_and_comes_back(own_redis):
     async with redis_store.connect(own_redis.url) as redis:
-        store, outbox, replies = RedisStore(redis), RedisOutbox(redis), RedisReplies(redis)
+        store, outbox, replies = RedisStore(redis), RedisOutbox(redis, OUTBOX), RedisReplies(redis)
         assert await store.every("network") == []
         own_redis.kill()
         works = (
