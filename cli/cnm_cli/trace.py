@@ -36,7 +36,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="VERB",
         help="the last request of this verb, such as sandbox.connect, attach or detach; without one, of any",
     )
-    parser.add_argument("-n", "--count", type=_count, default=1, metavar="N", help="with --last: so many of them")
+    parser.add_argument("-n", "--count", type=_count, metavar="N", help="with --last: so many of them")
     add_output_option(parser)
     parser.set_defaults(run=run)
 
@@ -49,10 +49,13 @@ def run(args: argparse.Namespace) -> int:
     if args.trace is not None and args.last is not None:
         print("cnm trace: a trace and --last exclude one another", file=sys.stderr)
         return 2
+    if args.count is not None and args.last is None:
+        print("cnm trace: -n goes with --last", file=sys.stderr)
+        return 2
     if args.trace is None and args.last is None:
         with_client(lambda client: _until_told(client, json=args.output == "json"))
         return 0
-    traces = with_client(lambda client: _find(client, args.trace, args.last, args.count))
+    traces = with_client(lambda client: _find(client, args.trace, args.last, args.count or 1))
     if not traces:
         about = f"trace {args.trace}" if args.trace is not None else f"request {args.last}".strip()
         raise NotFound(f"no spans of {about!r} are kept: {HOW}")

@@ -68,14 +68,18 @@ def worker_environment(
     if settings.metrics_address:
         count = len(workers_of(settings))
         environment["CNM_METRICS_ADDRESS"] = _nth_address(settings.metrics_address, position, count)
-    otel_environment.check()  # what no worker could use is refused before any is started
     return environment
 
 
 def worker_stages(
     settings: Settings, *, nats_url: str, redis_url: str, readiness: Readiness, to_terminal: bool
 ) -> list[list[Program]]:
-    """Prepare all workers; they start at once, and stop in the reverse order of the stages."""
+    """Prepare all workers; they start at once, and stop in the reverse order of the stages.
+
+    Raises:
+        Invalid: the environment asks for what no worker could do.
+    """
+    otel_environment.check()
     inherited = {**os.environ, **({FORMAT: PEOPLE} if to_terminal and sys.stderr.isatty() else {})}
     return [
         [

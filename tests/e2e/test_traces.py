@@ -292,6 +292,8 @@ def test_last_attach_is_found_without_its_id(traced, attached):
         (("trace", "f" * 32), 1, f"no spans of 'trace {'f' * 32}' are kept"),
         (("trace", "--last", "network.nothing"), 1, "no spans of 'request network.nothing' are kept"),
         (("trace", "--last", "attach", "-n", "0"), 2, "1 to 1000"),
+        (("trace", "-n", "5"), 2, "-n goes with --last"),
+        (("trace", "f" * 32, "--last", "attach"), 2, "exclude one another"),
     ],
 )
 def test_what_is_not_kept_is_said(traced, words, status, said):
