@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from bench.peers.processes import busy
 PAGE = Path(__file__).parent.parent.parent / "docs" / "peers.md"
 INSIDE = "CNM_PEERS_INSIDE"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+REMOVE_S = 10
 NOTE = """Written by `make bench-peers`. CNM, the peers that Debian ships, and the kernel alone take short turns, for a machine is
 noisy: compare by ratio. A newer release of a peer may be quicker than the one that is here.
 
@@ -64,27 +66,37 @@ def _isolated(peers: list[packages.Peer], left_out: list[list[str]]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     groups = f"cnm-peers-{os.getpid()}"
     only = ",".join(peer.name for peer in peers)
-    with tempfile.TemporaryDirectory(prefix="cnm-peers-", ignore_cleanup_errors=True) as folder:
-        command = [
-            "setpriv", "--pdeathsig", "KILL",
-            "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-            sys.executable, "-m", "bench.peers", *sys.argv[1:], f"--only={only}",
-        ]  # fmt: skip
-        inside = json.dumps([folder, groups, left_out])
-        process = subprocess.Popen(command, env={**os.environ, INSIDE: inside})
+    folder = tempfile.mkdtemp(prefix="cnm-peers-")
+    command = [
+        "setpriv", "--pdeathsig", "KILL",
+        "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+        sys.executable, "-m", "bench.peers", *sys.argv[1:], f"--only={only}",
+    ]  # fmt: skip
+    try:
+        process = subprocess.Popen(command, env={**os.environ, INSIDE: json.dumps([folder, groups, left_out])})
         try:
             return process.wait()
         finally:
             process.kill()
             process.wait()
             _remove_groups(groups)
+    finally:
+        _remove_folder(Path(folder))
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove the folder of a run, in which those who are just ending may write for a moment yet."""
+    until = time.monotonic() + REMOVE_S
+    while folder.exists() and time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _remove_groups(name: str) -> None:
     """Remove the control groups that dockerd made; they are empty once its processes are gone."""
     for top in (CONTROL_GROUPS / name, *CONTROL_GROUPS.glob(f"*/{name}")):
         for folder, _, _ in os.walk(top, topdown=False):
-            until = time.monotonic() + 10
+            until = time.monotonic() + REMOVE_S
             while time.monotonic() < until:
                 try:
                     Path(folder).rmdir()

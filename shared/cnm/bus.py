@@ -124,7 +124,7 @@ def set_current_call(call: Call | None) -> None:
 
 @contextmanager
 def waiting_for(what: str) -> Iterator[None]:
-    """Note what the present call waits for in the body; what was cancelled there stays noted."""
+    """Note what the present call waits for in the body; what was cancelled there, or took too long, stays noted."""
     call = current_call()
     if call is None:
         yield
@@ -132,7 +132,7 @@ def waiting_for(what: str) -> Iterator[None]:
     call.progress.waiting_for.append(what)
     try:
         yield
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Timeout):
         raise
     except BaseException:
         call.progress.waiting_for.remove(what)
